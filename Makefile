@@ -1,0 +1,108 @@
+# mlstack: `make` lists what there is. Every target does its own set-up (scripts/setup.sh).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export LC_ALL := C.UTF-8
+
+# Added to ansible-playbook's command line: make sandbox ARGS="-e sandbox_mlflow_port=5001"
+ARGS ?=
+MLFLOW_PORT ?= 5000
+STREAMLIT_PORT ?= 8501
+
+setup := scripts/setup.sh
+sandbox_play := ansible-playbook -i inventory/sandbox playbooks
+python_code := $(wildcard training streamlit_app plugins scripts)
+
+.PHONY: help
+help: ## List the targets
+	@printf 'Usage: make TARGET\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## The product
+
+.PHONY: sandbox
+sandbox: ## The whole platform on this machine, no AWS account needed (ARGS="-e sandbox_mlflow_port=5001")
+	@start=$$SECONDS; $(setup) control ssh engine; $(sandbox_play)/sandbox_up.yml $(ARGS); \
+	  printf 'make sandbox took %dm%02ds\n' $$(((SECONDS - start) / 60)) $$(((SECONDS - start) % 60))
+
+.PHONY: sandbox-down
+sandbox-down: ## Remove the sandbox's containers, networks and volumes, and nothing else
+	@if timeout 20 docker info >/dev/null 2>&1; then \
+	  $(setup) control; $(sandbox_play)/sandbox_down.yml $(ARGS); \
+	else echo 'No Docker engine answers, so there is no sandbox to remove.'; fi
+
+.PHONY: dev
+dev: ## MLflow, a training and the app as plain processes: no Docker, no root (MLFLOW_PORT, STREAMLIT_PORT, TRAIN=1)
+	@$(setup) dev
+	@exec .venv/bin/python scripts/dev.py --mlflow-port $(MLFLOW_PORT) --streamlit-port $(STREAMLIT_PORT) \
+	  $(if $(filter-out 0,$(TRAIN)),--train)
+
+## The tests
+
+.PHONY: test
+test: ## All the tests: about half an hour (make -k test goes on after a stage that fails)
+	@scripts/stages.sh setup-test lint test-unit test-provision test-molecule test-sandbox
+
+.PHONY: test-fast
+test-fast: ## The linters and tests that take under a minute
+	@scripts/stages.sh lint-fast test-unit
+
+.PHONY: lint
+lint: lint-fast lint-ansible ## Every linter and the type checker
+
+.PHONY: lint-fast
+lint-fast: setup-dev ## Every linter but ansible-lint
+	ruff check --quiet .
+	ruff format --quiet --check .
+	mypy --no-error-summary --explicit-package-bases $(python_code)
+	yamllint --strict .
+	shellcheck $$(git ls-files -co --exclude-standard '*.sh' .ci/run)
+
+.PHONY: lint-ansible
+lint-ansible: setup-dev ## ansible-lint with its production profile
+	ansible-lint --offline --quiet --profile production
+
+.PHONY: test-unit
+test-unit: setup-dev ## Tests that need no engine and no server
+	pytest -q -m 'not provision and not sandbox'
+
+.PHONY: test-provision
+test-provision: setup-dev ## The AWS playbooks against an emulator
+	pytest -q -m provision
+
+.PHONY: test-molecule
+test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker
+	@$(setup) ssh engine
+	molecule test --all
+
+.PHONY: test-sandbox
+test-sandbox: setup-test ## The sandbox from end to end, pages included
+	@$(MAKE) sandbox
+	pytest -q -m sandbox
+
+.PHONY: setup-dev
+setup-dev:
+	@$(setup) dev
+
+.PHONY: setup-test
+setup-test:
+	@$(setup) dev ssh engine browser
+
+## Upkeep
+
+.PHONY: format
+format: setup-dev ## Format the Python code and fix what ruff can
+	ruff check --quiet --fix .
+	ruff format --quiet .
+
+.PHONY: lock
+lock: ## Compile requirements/*.in to hashed locks (UPGRADE=1 takes the newest versions)
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## Remove what was built here: .venv, caches, `make dev`'s data (not the sandbox: see sandbox-down)
+	rm -rf .venv .cache .dev .mypy_cache .pytest_cache .ruff_cache .ansible

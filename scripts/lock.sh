@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Compiles requirements/*.in to hashed locks: scripts/lock.sh [--upgrade]
+# Versions stay as they are unless an .in file asks for others, or --upgrade for the newest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../requirements"
+
+uv=$(../scripts/setup.sh uv)
+[[ $uv == /* ]] || uv=../$uv
+options=(--quiet --universal --python-version 3.12 --generate-hashes
+  --no-header --no-emit-index-url --no-emit-find-links "$@")
+
+# lock NAME EARLIER...: takes the versions of earlier locks, so that server, trainer and app agree.
+lock() {
+  local name=$1
+  shift
+  "$uv" pip compile "${options[@]}" "${@/#/--constraints=}" "$name.in" -o "$name.txt"
+  echo "requirements/$name.txt"
+}
+
+lock uv
+lock mlflow
+lock shared mlflow.txt
+lock streamlit mlflow.txt
+lock trainer mlflow.txt streamlit.txt
+lock emulator mlflow.txt
+lock control
+lock dev {mlflow,streamlit,trainer,emulator,control}.txt

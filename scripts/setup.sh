@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+# Puts on this machine what the project needs and what is not already there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly UV_MINIMUM=0.9.0 STAMP=.venv/mlstack-stamp LOG=.cache/setup.log DOCKERD_LOG=/var/log/dockerd.log
+readonly WAIT_SECONDS=90
+# Debian keeps dockerd in sbin, which is not on everybody's PATH; .venv must not be built from itself.
+PATH="${PATH//"$PWD/.venv/bin:"/}:/usr/local/sbin:/usr/sbin:/sbin"
+
+usage() {
+  cat <<'HELP'
+Usage: scripts/setup.sh STEP...
+
+  control   .venv with what ansible-playbook needs (requirements/control.txt)
+  dev       .venv with everything: tests, linters, MLflow, Streamlit (requirements/dev.txt)
+  ssh       an SSH client
+  engine    a Docker engine that answers; on the Debian family it is installed and started
+  browser   a Chromium for the page tests
+  uv        prints the path of uv, fetched first if there is none
+
+A step that is already done prints nothing and takes no time. `sudo` is used only where root is needed.
+HELP
+}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+  printf 'setup: error: %s\n' "$1" >&2
+  shift
+  if (($#)); then printf '  %s\n' "$@" >&2; fi
+  exit 1
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
+may_be_root() { ((EUID == 0)) || { has sudo && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; }; }
+is_debian() { has apt-get && grep -qsE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release; }
+
+# --- apt ---------------------------------------------------------------------------------------------------
+
+apt() {
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+    apt-get -q -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$LOG" 2>&1
+}
+
+apt_updated=false
+apt_update() {
+  $apt_updated && return
+  : >"$LOG"
+  apt update || true # one dead source must not stop the rest; a package that is missed fails below
+  apt_updated=true
+}
+
+apt_knows() { apt-cache show "$1" >/dev/null 2>&1; }
+
+can_apt() { is_debian && may_be_root; }
+
+# apt_install WHAT PACKAGE...
+apt_install() {
+  local what=$1
+  shift
+  is_debian || die "$what is missing, and this is not Debian or Ubuntu: install it and try again"
+  may_be_root || die "$what is missing, and installing it needs root. Type:" "sudo apt-get install $*"
+  say "installing $*"
+  apt_update
+  apt install -y --no-install-recommends "$@" || {
+    tail -n 20 "$LOG" >&2
+    die "apt-get could not install $* (the whole log: $LOG)"
+  }
+}
+
+# --- Python, uv and the venv -------------------------------------------------------------------------------
+
+PYTHON='' UV=''
+
+# Sets PYTHON to the first Python >= 3.12 there is. pyenv's shims obey .python-version.
+find_python() {
+  local name
+  for name in python3.13 python3.12 python3; do
+    PYTHON=$("$name" -c 'import sys; print(sys.executable) if sys.version_info >= (3, 12) else sys.exit(1)' \
+      2>/dev/null) && return
+  done
+  PYTHON=''
+  return 1
+}
+
+# Debian 13 and Ubuntu 24.04 package a Python that is new enough, older releases do not.
+apt_python() {
+  local candidate
+  can_apt || return 1
+  apt_update
+  candidate=$(apt-cache policy python3 | sed -n 's/^ *Candidate: *//p')
+  dpkg --compare-versions "${candidate/(none)/0}" ge 3.12 || return 1
+  apt_install 'Python >= 3.12' python3 python3-venv
+  find_python
+}
+
+fetch_python() {
+  say "fetching Python $(<.python-version) with uv"
+  "$UV" python install --quiet "$(<.python-version)" 2>>"$LOG" &&
+    PYTHON=$("$UV" python find "$(<.python-version)" 2>>"$LOG") && return
+  tail -n 5 "$LOG" >&2
+  die 'no Python >= 3.12: looked for python3.13, python3.12 and python3 on PATH, in apt, and asked uv for one.' \
+    "Install one and try again, for example: pyenv install $(<.python-version)"
+}
+
+uv_fits() {
+  local version
+  version=$("$1" --version 2>/dev/null) || return 1
+  version=$(cut -d' ' -f2 <<<"$version")
+  [[ $(printf '%s\n' "$UV_MINIMUM" "$version" | sort -V | head -n 1) == "$UV_MINIMUM" ]]
+}
+
+# Sets UV: the user's own, else one of ours from a hashed lock.
+find_uv() {
+  local python
+  for UV in uv .cache/uv/bin/uv; do uv_fits "$UV" && return; done
+  say 'fetching uv'
+  for python in "$PYTHON" python3 /usr/bin/python3 ''; do
+    [[ $python ]] && "$python" -c 'import ensurepip, venv' 2>/dev/null && break
+  done
+  if [[ -z $python ]]; then
+    apt_install "Python's venv module" python3 python3-venv
+    python=/usr/bin/python3
+  fi
+  "$python" -m venv --clear .cache/uv
+  .cache/uv/bin/pip install --require-hashes -r requirements/uv.txt >>"$LOG" 2>&1 || {
+    tail -n 5 "$LOG" >&2
+    die "pip could not fetch uv (the whole log: $LOG)"
+  }
+}
+
+# What a finished venv of this kind looks like: another lock, Python or folder makes another stamp.
+stamp() {
+  printf '%s %s %s %s' "$1" "$(cksum <"requirements/$1.txt")" "$PWD" \
+    "$(.venv/bin/python -ISc 'import sys; print(*sys.version_info[:2])' 2>/dev/null)"
+}
+
+venv() {
+  local kind=$1 found=''
+  [[ -e $STAMP ]] && found=$(<"$STAMP")
+  [[ $found == dev\ * ]] && kind=dev # it holds all of control
+  [[ $found == "$(stamp "$kind")" ]] && return
+  find_python || apt_python || true
+  find_uv
+  [[ $PYTHON ]] || fetch_python
+  say "making .venv ($kind) with $PYTHON"
+  # The stamp comes last, so a venv that was left half-built has none and is made anew.
+  "$UV" venv --quiet --clear --no-project --python "$PYTHON" .venv
+  "$UV" pip sync --quiet --require-hashes --python .venv/bin/python "requirements/$kind.txt"
+  stamp "$kind" >"$STAMP"
+}
+
+# --- the Docker engine -------------------------------------------------------------------------------------
+
+answers() { timeout 20 docker info >/dev/null 2>&1; }
+answers_root() { as_root timeout 20 docker info >/dev/null 2>&1; }
+
+# Is process $1 alive (a zombie has no command line) and a $2?
+is_alive() { [[ $1 ]] && tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -qw -- "$2"; } 2>/dev/null
+
+# A Docker client from version 23 on needs the buildx plug-in to build images; not every release packages it.
+install_docker() {
+  local packages=()
+  has dockerd || packages=(docker.io iptables ca-certificates)
+  if ((${#packages[@]})) && can_apt; then apt_update; fi
+  if ! has docker && apt_knows docker-cli; then packages+=(docker-cli); fi
+  if ! docker buildx version >/dev/null 2>&1 && apt_knows docker-buildx && can_apt; then
+    packages+=(docker-buildx)
+  fi
+  ((${#packages[@]} == 0)) || apt_install 'a Docker engine' "${packages[@]}"
+}
+
+# A killed engine leaves files that name processes and sockets which are gone; the next one would trust them.
+clear_leftovers() {
+  local file pid socket=/run/containerd/containerd.sock
+  for file in /run/docker.pid /run/docker/containerd/containerd.pid; do
+    pid=$(as_root cat "$file" 2>/dev/null) || continue
+    is_alive "$pid" "$(basename "$file" .pid | sed 's/^docker$/dockerd/')" || as_root rm -f "$file"
+  done
+  if [[ -S $socket ]] && ! grep -q " $socket\$" /proc/net/unix; then as_root rm -f "$socket"; fi
+}
+
+# Prints the process id of a dockerd in a session of its own, so that it outlives this shell and its terminal.
+spawn_dockerd() {
+  # shellcheck disable=SC2016 # the inner shell, which may be root's, expands $1
+  as_root sh -c 'setsid dockerd </dev/null >"$1" 2>&1 & echo $!' sh "$DOCKERD_LOG"
+}
+
+start_docker() {
+  local pid
+  say 'starting the Docker engine'
+  if [[ -d /run/systemd/system ]]; then
+    as_root systemctl start docker && return # comes back once the engine answers
+    as_root journalctl --no-pager -u docker -n 15 >&2 || true
+    die 'systemd could not start docker (its last lines are above)'
+  fi
+  clear_leftovers
+  pid=$(as_root cat /run/docker.pid 2>/dev/null) || pid=$(spawn_dockerd)
+  wait_for_docker "$pid"
+}
+
+wait_for_docker() {
+  local pid=$1 deadline=$((SECONDS + WAIT_SECONDS))
+  until answers_root; do
+    if ((SECONDS >= deadline)) || ! is_alive "$pid" dockerd; then
+      as_root tail -n 15 "$DOCKERD_LOG" >&2 || true
+      die "dockerd (process $pid) does not answer; the last lines of $DOCKERD_LOG are above." \
+        "If it hangs, end it and try again: sudo kill $pid"
+    fi
+    sleep 0.5
+  done
+}
+
+no_permission() {
+  die "$(id -un) may not use the Docker engine. Type this, then log in again:" "sudo usermod -aG docker $(id -un)"
+}
+
+engine() {
+  local why
+  if ! why=$(timeout 20 docker info 2>&1 >/dev/null); then
+    [[ -z ${DOCKER_HOST:-} ]] || die "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST" \
+      'Start it, or use the local one: unset DOCKER_HOST'
+    has dockerd || is_debian ||
+      die 'no Docker engine answers, and only on Debian and Ubuntu can one be installed by itself.' \
+        'Install Docker, start it, and try again: https://docs.docker.com/engine/install/'
+    may_be_root || { [[ $why == *'permission denied'* ]] && no_permission; } ||
+      die 'no Docker engine answers, and starting one needs root. Type:' 'sudo scripts/setup.sh engine'
+  fi
+  install_docker
+  answers && return
+  answers_root || start_docker
+  answers || no_permission
+}
+
+# --- the rest ----------------------------------------------------------------------------------------------
+
+ssh_client() { has ssh || apt_install 'an SSH client' openssh-client; }
+
+# Ubuntu packages Chromium only as a snap, which has no place in a test: Playwright brings its own there.
+browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do has "$name" && return; done
+  compgen -G "${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}/chromium*" >/dev/null && return
+  if grep -qs '^ID=debian' /etc/os-release; then
+    apt_install 'a Chromium' chromium fonts-dejavu-core fonts-liberation
+  else
+    say 'fetching Chromium with Playwright'
+    .venv/bin/playwright install --with-deps chromium >>"$LOG" 2>&1 || {
+      tail -n 20 "$LOG" >&2
+      die 'no Chromium on PATH, and Playwright could not fetch one'
+    }
+  fi
+}
+
+main() {
+  local step
+  (($#)) || { usage >&2; exit 2; }
+  mkdir -p .cache
+  for step in "$@"; do
+    case $step in
+      control | dev) venv "$step" ;;
+      ssh) ssh_client ;;
+      engine | browser) "$step" ;;
+      uv) find_python || true; find_uv; command -v "$UV" ;;
+      -h | --help) usage; exit ;;
+      *) usage >&2; die "no such step: $step" ;;
+    esac
+  done
+}
+
+main "$@"
