@@ -1,0 +1,41 @@
+"""Follows the registry while a page is open, with nobody clicking."""
+
+import time
+
+import streamlit as st
+
+from streamlit_app import cached
+from streamlit_app.registry import RegistryAwayError
+
+_RETRY_SECONDS = 15  # a model that can't be loaded costs a download each time
+
+
+def changes(drawn: cached.Catalogue | None) -> None:
+    """Draws the page again as soon as the registry is no longer what was drawn.
+
+    Args:
+        drawn: What this page shows; None: MLflow was away.
+    """
+
+    @st.fragment(run_every=cached.POLL_SECONDS)
+    def watch() -> None:
+        try:
+            now = cached.catalogue()
+        except RegistryAwayError:
+            now = None
+        if now != drawn:
+            st.rerun()
+
+    watch()
+
+
+def retry() -> None:
+    """Draws the page again after a while, for a failure that the registry says nothing about."""
+    drawn_at = time.monotonic()
+
+    @st.fragment(run_every=_RETRY_SECONDS)
+    def again() -> None:
+        if time.monotonic() - drawn_at > _RETRY_SECONDS / 2:  # not the run that draws it first
+            st.rerun()
+
+    again()

@@ -1,0 +1,45 @@
+"""What stands above every page: where you are, and which model you ask."""
+
+import streamlit as st
+
+from streamlit_app import cached, forms
+
+
+def show(title: str) -> None:
+    """Draws the name of the product, the page's title and the way into MLflow."""
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        with st.container(key="brand", width="content"):
+            st.markdown(":primary[:material/hub:] mlstack")
+        if url := cached.registry().home_url:
+            st.link_button("Open MLflow", url, icon=":material/open_in_new:", type="tertiary")
+    st.title(title, anchor=False)
+
+
+def pick_model(catalogue: cached.Catalogue) -> None:
+    """Lets a person choose among the promoted models; a page reads the choice with `chosen`.
+
+    The choice is in the address too, so that a link sent to a colleague opens the same model.
+    """
+    names = list(catalogue.champions)
+    if (linked := st.query_params.get("model")) in names:
+        st.session_state.setdefault("model", linked)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        name = st.selectbox("Model", names, format_func=forms.readable, key="model", width=320)
+        st.caption(_about(catalogue, name), width="stretch")
+    if linked != name:
+        st.query_params["model"] = name
+    st.session_state["chosen"] = name, catalogue.champions[name]
+
+
+def chosen() -> tuple[str, str]:
+    """The model that a person chose, and the version that is its champion in this run."""
+    name, version = st.session_state["chosen"]
+    return name, version
+
+
+def _about(catalogue: cached.Catalogue, name: str) -> str:
+    """What the model is for, and what else there would be to choose from."""
+    lines = [next(model.description for model in catalogue.models if model.name == name).partition("\n")[0]]
+    if catalogue.waiting:
+        lines.append(f"Not promoted yet: {', '.join(map(forms.readable, catalogue.waiting))}")
+    return "  \n".join(filter(None, lines))

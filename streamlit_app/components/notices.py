@@ -1,0 +1,62 @@
+"""What a person reads when there is nothing to ask: what happened, and what to type."""
+
+import streamlit as st
+
+from streamlit_app import cached, forms
+from streamlit_app.registry import RegistryError
+
+_TRAIN = "ansible-playbook train.yml -e model=all"
+
+
+def away(error: RegistryError) -> None:
+    """MLflow can't be reached, and nothing is known from before."""
+    with st.container(border=True, key="notice"):
+        st.subheader(":material/cloud_off: MLflow is not answering", anchor=False)
+        st.markdown(f"{error} This page looks again every few seconds and comes back by itself.")
+        st.markdown("If it stays away, bring the services back up:")
+        st.code("ansible-playbook site.yml", language="bash")
+        _detail(error)
+
+
+def last_known() -> None:
+    """MLflow can't be reached, but loaded models still answer."""
+    with st.container(key="last-known"):
+        st.warning(
+            "MLflow is not answering. Models that are already loaded go on predicting; "
+            "a newly promoted one is picked up when MLflow is back.",
+            icon=":material/cloud_off:",
+        )
+
+
+def nothing_promoted(catalogue: cached.Catalogue) -> None:
+    """MLflow answers, and no model has the alias champion."""
+    with st.container(border=True, key="notice"):
+        st.subheader(":material/model_training: No model to ask yet", anchor=False)
+        if catalogue.waiting:
+            names = ", ".join(f"**{forms.readable(name)}**" for name in catalogue.waiting)
+            st.markdown(f"Registered, but not promoted yet: {names}.")
+        st.markdown("Train the models and promote the best; this page shows it seconds later:")
+        st.code(_TRAIN, language="bash")
+
+
+def unusable(error: RegistryError) -> None:
+    """The chosen model can't be loaded."""
+    with st.container(border=True, key="notice"):
+        st.subheader(":material/deployed_code_alert: This model is not available", anchor=False)
+        st.markdown(f"{error} Other models can be chosen above; this one is tried again every few seconds.")
+        st.markdown("If it stays so, train it again:")
+        st.code(_TRAIN, language="bash")
+        _detail(error)
+
+
+def no_answer(error: RegistryError) -> None:
+    """The model failed on these values."""
+    with st.container(key="no-answer"):
+        st.error(f"{error} Change a value and try again.", icon=":material/error:")
+        _detail(error)
+
+
+def _detail(error: RegistryError) -> None:
+    if error.detail:
+        with st.expander("What the machine said"):
+            st.code(error.detail, language=None, wrap_lines=True)

@@ -1,0 +1,216 @@
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import streamlit as st
+from mlflow.exceptions import MlflowException
+from mlflow_store import Store
+from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
+
+type Fitted = tuple[Any, pd.DataFrame]
+
+
+@pytest.fixture
+def app() -> AppTest:
+    return AppTest.from_file(APP, default_timeout=30)
+
+
+def text(at: AppTest) -> str:
+    """All that a person reads; a page with an exception is a failure whatever else it shows."""
+    assert not at.exception
+    parts = [at.title, at.subheader, at.markdown, at.caption, at.code, at.warning, at.error, at.metric]
+    return "\n".join(str(element.value) for part in parts for element in part)
+
+
+def number(at: AppTest, column: str, model: str = "breast_cancer") -> Any:
+    return at.number_input(key=f"predict.{model}.number.{column}")
+
+
+def later(at: AppTest) -> AppTest:
+    """The page as its poll draws it, once what was remembered of the registry is too old."""
+    st.cache_data.clear()
+    return at.run()
+
+
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_registered_models", refuse)
+
+
+def test_form_prediction_and_version(app: AppTest, store: Store, cancer: Fitted) -> None:
+    store.log("breast_cancer", *cancer)
+    at = app.run()
+    assert [title.value for title in at.title] == ["Predict"]
+    assert [tab.label for tab in at.tabs] == ["Mean", "Error", "Worst"]
+    assert len(at.number_input) == 30
+    assert number(at, "mean radius").value == cancer[1]["mean radius"].iloc[0]
+    assert "**Breast cancer** v1 · :green-badge[champion] · some model · accuracy 0.9712" in text(at)
+    assert "https://mlflow.example/#/models/breast_cancer/versions/1" in text(at)
+    assert "All about breast_cancer." in text(at)
+    at.button(key="predict").click().run()
+    assert [metric.value for metric in at.metric] == ["malignant"]
+    assert "Probability **100.0%**" in text(at)
+    assert len(at.get("vega_lite_chart")) == 1
+
+
+def test_examples_take_turns(app: AppTest, store: Store, cancer: Fitted) -> None:
+    store.log("breast_cancer", *cancer)
+    at = app.run()
+    at.button(key="predict").click().run()
+    for turn in (1, 0):
+        at.button(key="example").click().run()
+        assert number(at, "mean radius").value == cancer[1]["mean radius"].iloc[turn]
+        assert at.metric[0].value == "—"
+    at.button(key="example").click().run()
+    at.button(key="predict").click().run()
+    assert at.metric[0].value == "benign"
+
+
+def test_a_changed_value_changes_the_answer(app: AppTest, store: Store, diabetes: Fitted) -> None:
+    store.log("diabetes", *diabetes)
+    at = app.run()
+    assert at.button(key="example").label == "Back to the example"
+    at.button(key="predict").click().run()
+    before = at.metric[0].value
+    number(at, "bmi", "diabetes").set_value(0.15)
+    at.button(key="predict").click().run()
+    assert float(at.metric[0].value) > float(before)
+    assert not at.get("vega_lite_chart")
+
+
+def test_an_empty_field_is_named(app: AppTest, store: Store, cancer: Fitted) -> None:
+    store.log("breast_cancer", *cancer)
+    at = app.run()
+    number(at, "worst area").set_value(None)
+    at.button(key="predict").click().run()
+    assert [w.value for w in at.warning] == ["Please fill in: Worst area (under Worst)."]
+    assert at.metric[0].value == "—"
+
+
+def test_a_moved_alias_is_followed(app: AppTest, store: Store, cancer: Fitted) -> None:
+    store.log("breast_cancer", *cancer)
+    at = app.run()
+    number(at, "mean radius").set_value(12.5)
+    at.button(key="predict").click().run()
+    assert not at.toast
+    store.log("breast_cancer", *cancer)
+    later(at)
+    assert [toast.value for toast in at.toast] == ["Now answering: version 2"]
+    assert "**Breast cancer** v2" in text(at)
+    assert number(at, "mean radius").value == 12.5
+    assert at.metric[0].value == "malignant"
+    store.promote("breast_cancer", "1")
+    assert "**Breast cancer** v1" in text(later(at))
+
+
+def test_each_model_keeps_what_was_typed(
+    app: AppTest, store: Store, cancer: Fitted, diabetes: Fitted
+) -> None:
+    store.log("breast_cancer", *cancer)
+    store.log("diabetes", *diabetes)
+    at = app.run()
+    number(at, "mean radius").set_value(12.5)
+    at.button(key="predict").click().run()
+    at.selectbox(key="model").select("diabetes").run()
+    assert len(at.number_input) == 10
+    assert at.query_params["model"] == "diabetes"
+    assert at.metric[0].value == "—"
+    at.selectbox(key="model").select("breast_cancer").run()
+    assert number(at, "mean radius").value == 12.5
+    assert at.metric[0].value == "malignant"
+
+
+def test_a_link_opens_its_model(app: AppTest, store: Store, cancer: Fitted, diabetes: Fitted) -> None:
+    store.log("breast_cancer", *cancer)
+    store.log("diabetes", *diabetes)
+    app.query_params["model"] = "diabetes"
+    assert app.run().selectbox(key="model").value == "diabetes"
+
+
+def test_a_model_that_is_no_longer_promoted(
+    app: AppTest, store: Store, cancer: Fitted, diabetes: Fitted
+) -> None:
+    store.log("breast_cancer", *cancer)
+    store.log("diabetes", *diabetes)
+    app.query_params["model"] = "diabetes"
+    at = app.run()
+    store.client.delete_registered_model_alias("diabetes", "champion")
+    assert "**Breast cancer** v1" in text(later(at))
+    assert "Not promoted yet: Diabetes" in text(at)
+
+
+def test_no_models_then_one(app: AppTest, store: Store, diabetes: Fitted) -> None:
+    at = app.run()
+    assert "No model to ask yet" in text(at)
+    assert "ansible-playbook train.yml -e model=all" in text(at)
+    store.client.create_registered_model("churn")
+    assert "not promoted yet: **Churn**" in text(later(at))
+    store.log("diabetes", *diabetes)
+    assert "**Diabetes** v1" in text(later(at))
+    assert "Not promoted yet: Churn" in text(at)
+
+
+def test_mlflow_away_then_back(
+    app: AppTest, store: Store, diabetes: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.log("diabetes", *diabetes)
+    with monkeypatch.context() as outage:
+        away(outage)
+        at = app.run()
+        assert "MLflow is not answering" in text(at)
+        assert "connection refused" in text(at)
+    at.run()  # a failure is remembered by nobody
+    assert "**Diabetes** v1" in text(at)
+
+
+def test_mlflow_away_with_a_model_loaded(
+    app: AppTest, store: Store, diabetes: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.log("diabetes", *diabetes)
+    at = app.run()
+    with monkeypatch.context() as outage:
+        away(outage)
+        later(at).button(key="predict").click().run()
+        assert "MLflow is not answering" in at.warning[0].value
+        assert at.metric[0].value != "—"
+    later(at)
+    assert not at.warning
+
+
+def test_a_model_that_can_not_be_loaded(app: AppTest, store: Store, diabetes: Fitted) -> None:
+    store.log("diabetes", *diabetes)
+    for file in store.folder.rglob("model.skops"):
+        file.write_bytes(b"not a model")
+    at = app.run()
+    assert "diabetes version 1 can't be loaded." in text(at)
+    assert not at.metric
+    store.log("diabetes", *diabetes)
+    assert "**Diabetes** v2" in text(later(at))
+
+
+def test_a_model_that_fails_to_predict(
+    app: AppTest, store: Store, diabetes: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.log("diabetes", *diabetes)
+    at = app.run()
+
+    def fail(*_: object) -> None:
+        raise ValueError("Input contains infinity")
+
+    monkeypatch.setattr("sklearn.pipeline.Pipeline.predict", fail)
+    at.button(key="predict").click().run()
+    assert at.error[0].value.startswith("diabetes version 1 has no answer for these values.")
+    assert "Input contains infinity" in text(at)
+
+
+def test_missing_tags_leave_gaps_not_errors(app: AppTest, store: Store, diabetes: Fitted) -> None:
+    store.log("diabetes", *diabetes)
+    store.client.delete_model_version_tag("diabetes", "1", "model")
+    store.client.set_model_version_tag("diabetes", "1", "holdout_score", "unknown")
+    assert "**Diabetes** v1 · :green-badge[champion] · [Run" in text(app.run())

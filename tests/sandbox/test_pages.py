@@ -1,0 +1,177 @@
+"""Both pages in a real browser, as a person sees them. Needs a running mlstack with trained models."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.sandbox
+
+STREAMLIT = os.environ.get("MLSTACK_STREAMLIT_URL", "http://127.0.0.1:8501")
+MLFLOW = os.environ.get("MLSTACK_MLFLOW_URL", "http://127.0.0.1:5000")
+SCREENSHOTS = Path(__file__).parents[2] / ".cache" / "screenshots"
+CHROMIUM_ARGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PROBLEM = "breast_cancer"
+FIRST_PAINT_MS = 30_000  # the first visitor after a start waits for imports
+FOLLOW_MS = 10_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if not executable:
+        pytest.fail("no Chromium on the PATH; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of its own session, which must not have complained by the end of the test."""
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(f"{message.text} ({message.location.get('url')})")
+
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.on("console", listen)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page
+    assert complaints == []
+
+
+@pytest.fixture
+def client() -> MlflowClient:
+    return MlflowClient(MLFLOW)
+
+
+@pytest.fixture
+def champion(client: MlflowClient) -> Iterator[str]:
+    """The version that is champion, put back afterwards."""
+    version = str(client.get_model_version_by_alias(PROBLEM, "champion").version)
+    yield version
+    client.set_registered_model_alias(PROBLEM, "champion", version)
+
+
+def open_app(page: Page, model: str = PROBLEM) -> None:
+    page.goto(f"{STREAMLIT}/?model={model}")
+    expect(page.get_by_test_id("stFormSubmitButton").first).to_be_visible(timeout=FIRST_PAINT_MS)
+
+
+def answered_by(page: Page) -> str:
+    found = re.search(r"\bv(\d+)\b", page.locator(".st-key-version").inner_text())
+    assert found
+    return found[1]
+
+
+def predict(page: Page) -> str:
+    page.get_by_role("button", name="Predict").click()
+    value = page.locator(".st-key-prediction").get_by_test_id("stMetricValue")
+    expect(value).to_be_visible()
+    return value.inner_text()
+
+
+def shoot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(600)  # fades and the chart's first frame
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def test_predict(page: Page, champion: str) -> None:
+    page.goto(STREAMLIT)
+    expect(page.get_by_test_id("stFormSubmitButton").first).to_be_visible(timeout=FIRST_PAINT_MS)
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="Breast cancer").click()
+    expect(page).to_have_url(re.compile(rf"model={PROBLEM}$"))
+    expect(page.get_by_label("Mean radius")).not_to_have_value("")
+
+    assert predict(page) in ("benign", "malignant")
+    assert re.search(r"Probability \d+\.\d%", page.locator(".st-key-probability").inner_text())
+    expect(page.locator(".st-key-probabilities canvas, .st-key-probabilities svg").first).to_be_visible()
+    assert answered_by(page) == champion
+    shoot(page, "predict")
+
+    before = page.locator(".st-key-probability").inner_text()
+    page.get_by_role("tab", name="Worst").click()
+    for name in ("Worst radius", "Worst area", "Worst concave points"):
+        field = page.get_by_label(name)
+        field.fill(str(float(field.input_value()) * 3))
+    predict(page)
+    expect(page.locator(".st-key-probability")).not_to_have_text(before)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+
+
+def test_an_empty_field_is_asked_for(page: Page) -> None:
+    open_app(page)
+    page.get_by_label("Mean radius").fill("")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".st-key-missing")).to_contain_text("Mean radius (under Mean)")
+
+
+def test_a_moved_alias_is_followed_without_a_click(page: Page, champion: str, client: MlflowClient) -> None:
+    copy = str(client.copy_model_version(f"models:/{PROBLEM}/{champion}", PROBLEM).version)
+    try:
+        open_app(page)
+        predict(page)
+        page.get_by_label("Mean texture").fill("21.5")  # typed, not yet sent
+        for version in (copy, champion):
+            client.set_registered_model_alias(PROBLEM, "champion", version)
+            started = time.monotonic()
+            expect(page.get_by_text(f"Now answering: version {version}")).to_be_visible(timeout=FOLLOW_MS)
+            print(f"followed to version {version} in {time.monotonic() - started:.1f} s")
+            assert answered_by(page) == version
+        expect(page.get_by_label("Mean texture")).to_have_value("21.5")
+        expect(page.locator(".st-key-prediction")).to_be_visible()
+    finally:
+        client.set_registered_model_alias(PROBLEM, "champion", champion)
+        client.delete_model_version(PROBLEM, copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height", "scheme"),
+    [("predict-dark", 1280, 900, "dark"), ("predict-phone", 390, 844, "light")],
+)
+def test_other_screens(browser: Browser, name: str, width: int, height: int, scheme: str) -> None:
+    with browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
+        page = context.new_page()
+        open_app(page)
+        predict(page)
+        shoot(page, name)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, "the page scrolls sideways"
+
+
+def test_the_run_is_one_click_away(page: Page) -> None:
+    open_app(page)
+    link = page.locator(".st-key-version").get_by_role("link", name="Run", exact=False).first
+    assert re.search(r"/#/experiments/\d+/runs/[0-9a-f]{32}$", link.get_attribute("href") or "")
+
+
+def test_mlflow_shows_the_experiments(browser: Browser, client: MlflowClient) -> None:
+    names = [e.name for e in client.search_experiments() if e.name != "Default"]
+    assert names
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(f"{MLFLOW}/#/experiments")
+        for name in names[:10]:
+            expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=FIRST_PAINT_MS)
+        shoot(page, "mlflow-experiments")
