@@ -1,0 +1,1 @@
+"""Provisioning: the real playbooks against moto, an emulator of the AWS API."""
