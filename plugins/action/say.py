@@ -1,0 +1,26 @@
+"""Action plug-in: print text to the person at the terminal, as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+display = Display()
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Print the lines of `msg`, which `debug` would fold and quote."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Print the message.
+
+        Returns:
+            What Ansible registers: nothing but that nothing changed.
+        """
+        outcome: dict[str, Any] = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(argument_spec={"msg": {"type": "str", "required": True}})
+        for line in arguments["msg"].splitlines():
+            display.display(f"  {line}".rstrip())
+        return {**outcome, "changed": False}

@@ -1,0 +1,232 @@
+"""The checks that `verify` runs on the host. Needs Python's standard library only.
+
+The first argument is a JSON object with the settings; standard output is a JSON list of checks, each with
+`title`, `state` (passed, failed or pending), `detail`, and the `unit` whose journal may say more.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+# Runs in the MLflow container, past the server, with the rights that the server has.
+FIND_IN_STORE = """
+import sys, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+if url.scheme == "s3":
+    import boto3
+    found = boto3.client("s3").get_object(Bucket=url.netloc, Key=url.path.lstrip("/"))["Body"].read()
+else:
+    found = open(url.path, "rb").read()
+sys.stdout.buffer.write(found)
+"""
+
+# Runs in the app's container: the app itself, without a browser.
+USE_THE_APP = """
+from streamlit.testing.v1 import AppTest
+app = AppTest.from_file("streamlit_app/app.py", default_timeout=60).run()
+assert not app.exception, app.exception[0].message
+next(button for button in app.button if button.label == "Predict").click()
+app.run()
+assert not app.exception, app.exception[0].message
+print("\\n".join(metric.label + " " + metric.value for metric in app.metric))
+"""
+
+
+class CheckFailed(Exception):  # noqa: N818 (it reads as what it is)
+    """A check found something wrong; the message says what."""
+
+
+class Pending(Exception):  # noqa: N818
+    """A check that cannot be made yet; the message says what to type first."""
+
+
+def require(condition: object, message: str) -> None:
+    """Fail the check with the message, unless the condition holds."""
+    if not condition:
+        raise CheckFailed(message)
+
+
+def run(*command: str, text: str | None = None) -> str:
+    """Run a command and return what it printed; its last lines are in the error if it fails."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise CheckFailed("\n".join((done.stderr or done.stdout).strip().splitlines()[-10:]))
+    return done.stdout.strip()
+
+
+def request(url: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Send an HTTP request and return status and body, also of a refusal."""
+    message = urllib.request.Request(url, data=body, method=method, headers=headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(message, timeout=30) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read()
+
+
+class Checks:
+    """The checks, each a method whose docstring is its title and that returns one line of detail."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.mlflow = f"http://127.0.0.1:{settings['mlflow_port']}"
+        self.app = f"http://127.0.0.1:{settings['streamlit_port']}"
+        self.champions: dict[str, str] = {}
+
+    def api(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Call MLflow's REST API."""
+        status, answer = request(
+            f"{self.mlflow}/api/2.0/mlflow/{path}",
+            method="POST",
+            body=json.dumps(body).encode(),
+            **{"Content-Type": "application/json"},
+        )
+        require(status == 200, f"{path} answered {status}: {answer[:300]!r}")
+        return dict(json.loads(answer))
+
+    def service_runs(self, unit: str) -> str:
+        """Its unit is active and starts at boot."""
+        run("systemctl", "is-enabled", "--quiet", unit)
+        state = run("systemctl", "show", "--property=ActiveState,SubState", "--value", unit).split()
+        require(state == ["active", "running"], f"{unit} is {' '.join(state)}")
+        return "active, enabled"
+
+    def container_is_closed(self, name: str) -> str:
+        """Limits and read-only root are in force."""
+        found = json.loads(run("docker", "inspect", name))[0]
+        host = found["HostConfig"]
+        wanted = {
+            "runs": found["State"]["Running"],
+            "read-only root": host["ReadonlyRootfs"],
+            "no capabilities": host["CapDrop"] == ["ALL"] and not host["CapAdd"],
+            "no new privileges": any(o.startswith("no-new-privileges") for o in host["SecurityOpt"] or []),
+            "not root": found["Config"]["User"].split(":")[0] not in {"", "0", "root"},
+            "memory limit": host["Memory"] > 0 and host["MemorySwap"] == host["Memory"],
+            "cpu limit": host["NanoCpus"] > 0,
+            "pids limit": (host["PidsLimit"] or 0) > 0,
+        }
+        missing = [what for what, holds in wanted.items() if not holds]
+        require(not missing, f"not in force: {', '.join(missing)}")
+        return f"{host['Memory'] >> 20} MiB, {host['NanoCpus'] / 1e9:g} cpu, {host['PidsLimit']} pids"
+
+    def names_answer(self) -> str:
+        """The API answers through every name that clients use, and to no other."""
+        ports = sorted({self.settings["mlflow_port"], self.settings["mlflow_public_port"]})
+        hosts = [f"{name}:{port}" for name in self.settings["mlflow_names"] for port in ports]
+        for host in hosts:
+            self.expect_status(host, f"http://{host}", 200)
+        self.expect_status(f"elsewhere.example:{ports[0]}", "", 403)
+        self.expect_status(hosts[0], "http://elsewhere.example", 403)
+        return ", ".join(hosts)
+
+    def expect_status(self, host: str, origin: str, expected: int) -> None:
+        """Check how a search of experiments is answered to a Host and a browser's Origin."""
+        headers = {"Host": host, "Content-Type": "application/json"} | ({"Origin": origin} if origin else {})
+        url = f"{self.mlflow}/api/2.0/mlflow/experiments/search"
+        status, answer = request(url, method="POST", body=b'{"max_results": 1}', **headers)
+        require(
+            status == expected,
+            f"Host {host}, Origin {origin or 'none'}: expected {expected}, got {status}: {answer[:200]!r}. "
+            "Is the name in mlflow_names?",
+        )
+
+    def artifact_round_trip(self) -> str:
+        """An artifact is written, found in the store, read back and deleted."""
+        name = f"verify/{time.time_ns()}.txt"
+        content = f"written by verify at {time.ctime()}".encode()
+        url = f"{self.mlflow}/api/2.0/mlflow-artifacts/artifacts/{name}"
+        store = "/data/artifacts" if self.settings["artifacts"] == "local" else self.settings["artifacts"]
+        status, answer = request(url, method="PUT", body=content)
+        require(status == 200, f"writing it was answered {status}: {answer[:300]!r}")
+        try:
+            found = run("docker", "exec", "-i", "mlflow", "python3", "-c", FIND_IN_STORE, f"{store}/{name}")
+            require(found.encode() == content, f"{store}/{name} holds something else")
+            status, answer = request(url)
+            require(
+                (status, answer) == (200, content), f"reading it back was answered {status}: {answer[:300]!r}"
+            )
+        finally:
+            status, _ = request(url, method="DELETE")
+        require(status == 200, f"deleting it was answered {status}")
+        return f"{store}/{name}"
+
+    def training_has_run(self) -> str:
+        """Training has left runs and a champion in MLflow."""
+        models = self.api_get("registered-models/search?max_results=100").get("registered_models", [])
+        self.champions = {
+            model["name"]: alias["version"]
+            for model in models
+            for alias in model.get("aliases", [])
+            if alias["alias"] == "champion"
+        }
+        if not self.champions:
+            raise Pending("no model has been trained yet. Type: ansible-playbook train.yml -e model=all")
+        experiments = self.api("experiments/search", {"max_results": 100})["experiments"]
+        query = {
+            "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
+            "filter": "attributes.status = 'FINISHED'",
+            "max_results": 1000,
+        }
+        runs = self.api("runs/search", query).get("runs", [])
+        require(runs, "there are champions, but no finished run")
+        listed = ", ".join(f"{name} v{version}" for name, version in sorted(self.champions.items()))
+        return f"{len(runs)} finished runs; champions: {listed}"
+
+    def api_get(self, path: str) -> dict[str, Any]:
+        """Read from MLflow's REST API."""
+        status, answer = request(f"{self.mlflow}/api/2.0/mlflow/{path}")
+        require(status == 200, f"{path} answered {status}: {answer[:300]!r}")
+        return dict(json.loads(answer))
+
+    def app_answers(self) -> str:
+        """The app's page answers."""
+        for path in ("/", "/_stcore/health"):
+            status, _ = request(self.app + path)
+            require(status == 200, f"{path} answered {status}")
+        return self.app
+
+    def app_predicts(self) -> str:
+        """The app predicts with the champion loaded from MLflow."""
+        if not self.champions:
+            raise Pending("there is no champion to predict with yet")
+        return run("docker", "exec", "-i", "streamlit", "python3", "-W", "ignore", "-", text=USE_THE_APP)
+
+    def all(self) -> Iterator[tuple[str, str, Callable[[], str]]]:
+        """Yield each check: title, unit whose journal may say more, and what to call."""
+        for unit in self.settings["containers"]:
+            for check in (self.service_runs, self.container_is_closed):
+                yield f"{unit}: {check.__doc__}", unit, partial(check, unit)
+        for unit, checks in {
+            "mlflow": (self.names_answer, self.artifact_round_trip),
+            "trainer@manual": (self.training_has_run,),
+            "streamlit": (self.app_answers, self.app_predicts),
+        }.items():
+            for check in checks:
+                yield str(check.__doc__), unit, check
+
+
+def main() -> None:
+    """Run all checks, also after one that failed, and print what came of each."""
+    results = []
+    for title, unit, check in Checks(json.loads(sys.argv[1])).all():
+        result = {"title": title.rstrip("."), "unit": unit}
+        try:
+            result |= {"state": "passed", "detail": check()}
+        except Pending as reason:
+            result |= {"state": "pending", "detail": str(reason)}
+        except (CheckFailed, OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+            result |= {"state": "failed", "detail": str(error) or type(error).__name__}
+        results.append(result)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
