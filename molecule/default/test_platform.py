@@ -1,0 +1,110 @@
+"""A configured host: what runs, how closed it is, and that it comes back by itself."""
+
+import json
+import time
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+import pytest
+from testinfra.host import Host
+
+Playbook = Callable[..., CompletedProcess[str]]
+SERVICES = {"mlflow": "http://127.0.0.1:5000/health", "streamlit": "http://127.0.0.1:8501/_stcore/health"}
+
+
+def wait_until(condition: Callable[[], bool], seconds: int) -> bool:
+    """Ask twice a second until the condition holds or the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def answers(host: Host, service: str) -> bool:
+    return bool(host.run("curl --silent --fail --max-time 2 %s", SERVICES[service]).rc == 0)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_runs_and_starts_at_boot(host: Host, service: str) -> None:
+    unit = host.service(service)
+    assert wait_until(lambda: unit.is_running, 120), host.run("journalctl -u %s -n 50", service).stdout
+    assert unit.is_enabled
+    assert answers(host, service)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_environment_is_for_root_alone(host: Host, service: str) -> None:
+    file = host.file(f"/etc/default/{service}")
+    assert (file.user, file.mode) == ("root", 0o600)
+
+
+def test_journal_has_each_line_once(host: Host) -> None:
+    marker = f"marker-{time.time_ns()}"
+    host.run("curl --silent http://127.0.0.1:5000/%s", marker)
+    assert wait_until(lambda: marker in host.check_output("journalctl --output=cat -u mlflow"), 10)
+    lines = host.check_output("journalctl --output=cat").splitlines()
+    assert sum(f"GET /{marker}" in line for line in lines) == 1
+
+
+def test_data_lies_below_one_directory(host: Host) -> None:
+    assert host.file("/var/lib/mlstack/mlflow").uid == 10001
+    assert host.file("/var/lib/mlstack/mlflow/mlflow.db").size > 0
+    mounts = json.loads(host.check_output("docker inspect mlflow"))[0]["Mounts"]
+    assert {
+        mount["Source"].startswith("/var/lib/mlstack") for mount in mounts if mount["Type"] == "bind"
+    } == {True}
+
+
+def test_database_has_a_write_ahead_log(host: Host) -> None:
+    database = "/var/lib/mlstack/mlflow/mlflow.db"
+    ask = f"import sqlite3; print(*sqlite3.connect('{database}').execute('pragma journal_mode').fetchone())"
+    assert host.check_output("python3 -c %s", ask) == "wal"
+
+
+def test_training_gives_a_champion_that_the_app_predicts_with(playbook: Playbook) -> None:
+    training = playbook("train.yml", "-e", "model=knn", "-e", "problem=wine")
+    assert training.returncode == 0, training.stdout
+    assert "wine" in training.stdout
+    checks = playbook("playbooks/verify.yml", "-e", "verify_require_champion=true")
+    assert checks.returncode == 0, checks.stdout
+    assert "failed" not in checks.stdout.split("PLAY RECAP")[0]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_killed_container_comes_back(host: Host, service: str) -> None:
+    before = host.check_output("docker inspect --format '{{.Id}}' %s", service)
+    host.check_output("docker kill %s", service)
+    assert wait_until(lambda: answers(host, service), 60), host.run("journalctl -u %s -n 50", service).stdout
+    assert wait_until(lambda: host.service(service).is_running, 60)
+    assert host.check_output("docker inspect --format '{{.Id}}' %s", service) != before
+
+
+def test_check_mode_previews_a_change_and_makes_none(host: Host, playbook: Playbook) -> None:
+    before = host.check_output("systemctl show --property=MainPID mlflow")
+    preview = playbook("playbooks/configure.yml", "--check", "--diff", "-e", "mlflow_memory=800m")
+    assert preview.returncode == 0, preview.stdout
+    assert "--memory 800m" in preview.stdout
+    assert "--memory 768m" in host.file("/etc/systemd/system/mlflow.service").content_string
+    assert host.check_output("systemctl show --property=MainPID mlflow") == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ("preflight_free_gigabytes=1000000", "preflight_free_gigabytes"),
+        ("mlflow_port=22", "mlflow_port = 22"),
+    ],
+)
+def test_unfit_host_is_refused_before_any_change(playbook: Playbook, variables: str, named: str) -> None:
+    refused = playbook("playbooks/configure.yml", "-e", variables)
+    assert refused.returncode != 0
+    assert named in refused.stdout
+    assert "changed=0" in refused.stdout.split("PLAY RECAP")[1]
+
+
+def test_unknown_model_is_refused_with_a_proposal(playbook: Playbook) -> None:
+    refused = playbook("train.yml", "-e", "model=random_florest")
+    assert refused.returncode != 0
+    assert "Did you mean 'random_forest'?" in " ".join(refused.stdout.split())
