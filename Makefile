@@ -35,6 +35,10 @@ sandbox-down: ## Remove the sandbox's containers, networks and volumes, and noth
 	  $(setup) control; $(sandbox_play)/sandbox_down.yml $(ARGS); \
 	else echo 'No Docker engine answers, so there is no sandbox to remove.'; fi
 
+.PHONY: setup
+setup: ## What ansible-playbook needs, for AWS or a server of your own
+	@$(setup) control ssh
+
 .PHONY: dev
 dev: ## MLflow, a training and the app as plain processes: no Docker, no root (MLFLOW_PORT, STREAMLIT_PORT, TRAIN=1)
 	@$(setup) dev

@@ -1,0 +1,1 @@
+"""Tests of the Ansible code that need no engine, no server and no network."""

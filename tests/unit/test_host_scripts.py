@@ -1,0 +1,273 @@
+"""The two scripts that Ansible runs on a host: what they call free, and what they let pass."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+
+from .project import load_module
+
+MODELS = "/api/2.0/mlflow/registered-models/search?max_results=100"
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """An MLflow that knows whom it may answer, keeps artifacts, and has what a test puts into `answers`."""
+
+    hosts: ClassVar[set[str]]
+    artifacts: ClassVar[dict[str, bytes]]
+    answers: ClassVar[dict[str, Any]]
+
+    def answer(self) -> None:
+        """Answer as MLflow does: by host and origin, then by path."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        origin = (self.headers.get("Origin") or "").removeprefix("http://")
+        reply, status = b"{}", 200
+        if self.headers["Host"] not in self.hosts or (origin and origin not in self.hosts):
+            status = 403
+        elif "/mlflow-artifacts/" in self.path:
+            status, reply = self.artifact(body)
+        elif self.path in self.answers:
+            reply = json.dumps(self.answers[self.path]).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def artifact(self, body: bytes) -> tuple[int, bytes]:
+        """Keep, give or forget an artifact."""
+        name = self.path.partition("/artifacts/")[2]
+        if self.command == "PUT":
+            self.artifacts[name] = body
+        elif self.command == "DELETE":
+            del self.artifacts[name]
+        elif name not in self.artifacts:
+            return 404, b""
+        return 200, self.artifacts.get(name, b"") if self.command == "GET" else b"{}"
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(scope="module")
+def verify() -> ModuleType:
+    return load_module("roles/verify/files/verify.py")
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        number = server.server_address[1]
+        Server.hosts = {
+            f"{name}:{port}" for name in ("127.0.0.1", "mlflow", "ml.example") for port in (number, 80)
+        }
+        Server.artifacts, Server.answers = {}, {}
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield number
+        server.shutdown()
+
+
+@pytest.fixture
+def settings(port: int) -> dict[str, Any]:
+    return {
+        "mlflow_names": ["127.0.0.1", "mlflow", "ml.example"],
+        "mlflow_port": port,
+        "mlflow_public_port": 80,
+        "streamlit_port": port,
+        "train_command": "ansible-playbook train.yml -e model=all",
+        "artifacts": "s3://bucket/prefix",
+        "containers": ["mlflow"],
+    }
+
+
+@pytest.fixture
+def checks(verify: ModuleType, settings: dict[str, Any]) -> Any:
+    return verify.Checks(settings)
+
+
+def test_every_name_is_tried_with_every_port(checks: Any, port: int) -> None:
+    detail = checks.names_answer()
+    assert detail.split(", ") == [
+        f"{n}:{p}" for n in ("127.0.0.1", "mlflow", "ml.example") for p in (80, port)
+    ]
+
+
+def test_name_that_is_refused_is_told(checks: Any, verify: ModuleType, port: int) -> None:
+    Server.hosts.discard(f"ml.example:{port}")
+    with pytest.raises(verify.CheckFailed, match=rf"Host ml\.example:{port}.*403.*mlflow_names"):
+        checks.names_answer()
+
+
+@pytest.mark.parametrize("stranger", ["elsewhere.example:80", "elsewhere.example"])
+def test_server_that_answers_to_strangers_is_told(checks: Any, verify: ModuleType, stranger: str) -> None:
+    Server.hosts.add(stranger)
+    with pytest.raises(verify.CheckFailed, match=r"elsewhere\.example.*expected 403, got 200"):
+        checks.names_answer()
+
+
+def test_artifact_is_looked_up_in_the_store_and_leaves_nothing(
+    checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run(*command: str) -> str:
+        asked.append(command[-1])
+        return Server.artifacts[command[-1].removeprefix("s3://bucket/prefix/")].decode()
+
+    monkeypatch.setattr(verify, "run", run)
+    assert checks.artifact_round_trip() == asked[0]
+    assert asked[0].startswith("s3://bucket/prefix/verify/")
+    assert Server.artifacts == {}
+
+
+def test_artifact_that_is_not_in_the_store_fails_and_leaves_nothing(
+    checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "run", lambda *_: "another")
+    with pytest.raises(verify.CheckFailed, match="holds something else"):
+        checks.artifact_round_trip()
+    assert Server.artifacts == {}
+
+
+def test_no_training_yet_is_pending(checks: Any, verify: ModuleType) -> None:
+    with pytest.raises(verify.Pending, match=r"train\.yml -e model=all"):
+        checks.training_has_run()
+    with pytest.raises(verify.Pending):
+        checks.app_predicts()
+
+
+def test_champions_are_listed(checks: Any) -> None:
+    alias = {"alias": "champion", "version": "3"}
+    Server.answers = {
+        MODELS: {"registered_models": [{"name": "wine", "aliases": [alias]}, {"name": "untouched"}]},
+        "/api/2.0/mlflow/experiments/search": {"experiments": [{"experiment_id": "1"}]},
+        "/api/2.0/mlflow/runs/search": {"runs": [{}, {}]},
+    }
+    assert checks.training_has_run() == "2 finished runs; champions: wine v3"
+
+
+CLOSED: dict[str, Any] = {
+    "State": {"Running": True},
+    "Config": {"User": "10001:10001"},
+    "HostConfig": {
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "CapAdd": None,
+        "SecurityOpt": ["no-new-privileges"],
+        "Memory": 64 << 20,
+        "MemorySwap": 64 << 20,
+        "NanoCpus": 10**9,
+        "PidsLimit": 128,
+    },
+}
+
+
+def test_closed_container_passes(checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "run", lambda *_: json.dumps([CLOSED]))
+    assert checks.container_is_closed("mlflow") == "64 MiB, 1 cpu, 128 pids"
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (("State", {"Running": False}), "runs"),
+        (("Config", {"User": ""}), "not root"),
+        (("Config", {"User": "root"}), "not root"),
+        (("Config", {"User": "0:0"}), "not root"),
+        (("HostConfig", {"ReadonlyRootfs": False}), "read-only root"),
+        (("HostConfig", {"CapDrop": None}), "no capabilities"),
+        (("HostConfig", {"CapAdd": ["NET_ADMIN"]}), "no capabilities"),
+        (("HostConfig", {"SecurityOpt": None}), "no new privileges"),
+        (("HostConfig", {"Memory": 0, "MemorySwap": 0}), "memory limit"),
+        (("HostConfig", {"MemorySwap": -1}), "memory limit"),
+        (("HostConfig", {"NanoCpus": 0}), "cpu limit"),
+        (("HostConfig", {"PidsLimit": None}), "pids limit"),
+    ],
+)
+def test_open_container_is_told(
+    checks: Any,
+    verify: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    change: tuple[str, dict[str, Any]],
+    missing: str,
+) -> None:
+    part, values = change
+    found = CLOSED | {part: CLOSED[part] | values}
+    monkeypatch.setattr(verify, "run", lambda *_: json.dumps([found]))
+    with pytest.raises(verify.CheckFailed, match=f"not in force: {missing}$"):
+        checks.container_is_closed("mlflow")
+
+
+def test_all_checks_run_also_after_one_that_failed(
+    verify: ModuleType,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*command: str, **_: Any) -> str:
+        raise verify.CheckFailed(f"{command[0]} is not here")
+
+    monkeypatch.setattr(verify, "run", run)
+    monkeypatch.setattr(sys, "argv", ["verify.py", json.dumps(settings)])
+    verify.main()
+    results = {result["title"]: result for result in json.loads(capsys.readouterr().out)}
+    states = [result["state"] for result in results.values()]
+    assert states == ["failed", "failed", "passed", "failed", "pending", "passed", "pending"]
+    first = next(iter(results.values()))
+    assert (first["unit"], first["detail"]) == ("mlflow", "systemctl is not here")
+
+
+@pytest.fixture
+def look_at_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], ModuleType]:
+    def look() -> ModuleType:
+        wanted = {"paths": [str(tmp_path / "not" / "yet")], "units": {}}
+        monkeypatch.setattr(sys, "argv", ["-", json.dumps(wanted)])
+        return load_module("roles/preflight/files/look_at_host.py")
+
+    return look
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 (its own port)
+def test_port_that_something_listens_on_is_taken(
+    look_at_host: Callable[[], ModuleType], address: str
+) -> None:
+    script = look_at_host()
+    with socket.socket() as listener:
+        listener.bind((address, 0))
+        listener.listen()
+        number = listener.getsockname()[1]
+        assert script.is_taken(number)
+    assert not script.is_taken(number)
+
+
+def test_port_of_our_own_unit_is_not_taken(
+    look_at_host: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = look_at_host()
+    done = subprocess.CompletedProcess([], 0, stdout="5000/tcp -> 0.0.0.0:5000\n5000/tcp -> [::]:5000\n")
+    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: done)
+    assert script.is_ours("mlflow", 5000)
+    assert not script.is_ours("mlflow", 22)
+
+
+def test_free_space_is_told_in_gigabytes(
+    look_at_host: Callable[[], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    look_at_host()
+    found = json.loads(capsys.readouterr().out)
+    assert found["taken"] == {}
+    assert all(free > 0 for free in found["free_gigabytes"].values())
+    assert len(found["free_gigabytes"]) == 1

@@ -1,0 +1,96 @@
+"""Bad input is refused before the first change, by variable, value, what is allowed, and the file to edit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .project import play
+
+SERVER = ("-i", "inventory/server")
+SERVER_FILE = "inventory/server/group_vars/server.yml"
+AWS_FILE = "inventory/aws/group_vars/aws.yml"
+
+
+def extra(variables: dict[str, Any]) -> tuple[str, str]:
+    return "--extra-vars", json.dumps(variables)
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "what does not fit": (
+        {
+            "mlstack_data_dir": "var/lib/mlstack",
+            "mlflow_port": 8501,
+            "streamlit_public_port": 70000,
+            "mlflow_memory": "768",
+            "trainer_memory": "lots",
+            "mlflow_artifacts": "gs://bucket",
+            "image_build_ca_bundle": "/nowhere/ca.pem",
+        },
+        [
+            "mlstack_data_dir = var/lib/mlstack: allowed is an absolute path",
+            "streamlit_port = 8501: is taken by mlflow_port",
+            "streamlit_public_port = 70000: allowed are 1 to 65535",
+            "mlflow_memory = 768: allowed is a number with m or g",
+            "trainer_memory = lots: allowed is a number with m or g",
+            "mlflow_artifacts = gs://bucket: allowed are s3://BUCKET/PREFIX, and local",
+            "image_build_ca_bundle = /nowhere/ca.pem: there is no such file",
+        ],
+    ),
+    "no such cloud": ({"mlstack_cloud": "moon"}, ["mlstack_cloud = moon: allowed are aws, and none"]),
+    "wrong types": (
+        {"mlflow_port": "five thousand", "mlflow_environment": "A", "mlflow_start_timeout": [1]},
+        [
+            "'mlflow_port'",
+            "five thousand",
+            "'mlflow_environment'",
+            "'mlflow_start_timeout'",
+            "roles/mlflow/meta",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_bad_input_is_refused(case: str, tmp_path: Path) -> None:
+    variables, messages = REFUSALS[case]
+    run = play("playbooks/preflight.yml", *SERVER, *extra(variables), home=tmp_path)
+    assert run.returncode != 0
+    assert run.changed == 0
+    assert not [message for message in messages if message not in run.said], run.output
+    assert f"{SERVER_FILE}, then type: ansible-playbook -i inventory/server site.yml" in run.said
+    assert "Traceback" not in run.output
+
+
+def test_variable_that_cannot_be_worked_out_does_not_hide_the_others(tmp_path: Path) -> None:
+    """One undefined name must not make all checks pass."""
+    variables = {"image_build_ca_bundle": "{{ no_such_variable }}", "mlstack_data_dir": "relative"}
+    run = play("playbooks/preflight.yml", *SERVER, *extra(variables), home=tmp_path)
+    assert run.returncode != 0, run.output
+    assert "no_such_variable" in run.said or "mlstack_data_dir = relative" in run.said
+
+
+def test_good_input_passes_alone_and_without_aws(tmp_path: Path) -> None:
+    run = play("playbooks/preflight.yml", *SERVER, home=tmp_path)
+    assert run.returncode == 0, run.output
+    assert run.changed == 0
+
+
+def test_site_without_networks_names_the_variable_and_the_file(tmp_path: Path) -> None:
+    run = play("site.yml", home=tmp_path)
+    assert run.returncode != 0
+    assert run.changed == 0
+    assert "aws_allowed_cidrs (set through mlstack_allowed_cidrs) has no value." in run.said
+    assert f"Set it in {AWS_FILE}" in run.said
+
+
+def test_site_without_credentials_points_to_the_sandbox(tmp_path: Path) -> None:
+    run = play("site.yml", *extra({"mlstack_allowed_cidrs": ["203.0.113.7/32"]}), home=tmp_path)
+    assert run.returncode != 0
+    assert run.changed == 0
+    assert "no AWS credentials were found. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID" in run.said
+    assert "no AWS account? type: make sandbox" in run.said
+    assert list(tmp_path.glob(".ssh/*")) == []

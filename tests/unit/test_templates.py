@@ -1,0 +1,181 @@
+"""What the roles write on a host: units that say what was meant, and the names that MLflow answers to."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .project import ROOT, read_yaml, render, role_variables
+
+NASTY = ['50% of $HOME and ${HOME} %n "quoted" \\ back', "two  spaces", "", "it's", "a;b|c&d", "Zürich"]
+
+
+def template(name: str, **variables: Any) -> str:
+    """Render a template of the role `service`."""
+    path = ROOT / "roles/service/templates" / name
+    wanted = role_variables("service") | {"service_name": "web", "service_image": "mlstack/web:1"} | variables
+    return str(render("lookup('ansible.builtin.template', path)", wanted | {"path": str(path)}))
+
+
+def settings(unit: str, name: str) -> list[str]:
+    """List the values of one setting of a unit, with its lines joined as systemd joins them."""
+    lines = unit.replace("\\\n", " ").splitlines()
+    return [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
+
+
+def words(command: str) -> list[str]:
+    """Split a command line as systemd does: quotes, backslashes, %% and $$; a single % or $ fails."""
+    split = [
+        re.sub(r"\\u([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), word) for word in shlex.split(command)
+    ]
+    for sign in "%$":
+        assert not [run for run in re.findall(rf"[{sign}]+", command) if len(run) % 2], f"a single {sign}"
+    return [word.replace("%%", "%").replace("$$", "$") for word in split]
+
+
+def verified(unit: str, name: str, folder: Path) -> str:
+    """Return what systemd has against a unit; nothing where there is no systemd to ask."""
+    if not shutil.which("systemd-analyze"):
+        return ""
+    (folder / name).write_text(unit.replace("/usr/bin/docker", "/bin/true"))
+    (folder / "docker.service").write_text("[Service]\nExecStart=/bin/true\n")
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(folder / name)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
+
+
+def test_arguments_reach_the_container_as_they_are(tmp_path: Path) -> None:
+    unit = template(
+        "unit.j2",
+        service_command=["serve", *NASTY],
+        service_volumes=["/srv/a b:/data:ro"],
+        service_options=["--label=note=100% $sure"],
+    )
+    (command,) = settings(unit, "ExecStart")
+    found = words(command)
+    assert found[found.index("mlstack/web:1") + 1 :] == ["serve", *NASTY]
+    assert found[found.index("--volume") + 1] == "/srv/a b:/data:ro"
+    assert "--label=note=100% $sure" in found
+    assert verified(unit, "web.service", tmp_path) == ""
+
+
+@pytest.mark.parametrize("kind", ["daemon", "job"])
+def test_container_is_closed_and_limited(kind: str, tmp_path: Path) -> None:
+    unit = template(
+        "unit.j2",
+        service_type=kind,
+        service_memory="64m",
+        service_cpus="0.5",
+        service_pids=7,
+        service_address="10.0.0.9",
+        service_ports=["127.0.0.1:80:8000"],
+        service_health_url="http://127.0.0.1:80/" if kind == "daemon" else "",
+    )
+    (command,) = settings(unit, "ExecStart")
+    for part in (
+        "--read-only --cap-drop ALL --security-opt no-new-privileges --user 10001:10001",
+        "--memory 64m --memory-swap 64m --cpus 0.5",
+        "--pids-limit 7",
+        "--network mlstack --ip 10.0.0.9",
+        "--publish 127.0.0.1:80:8000",
+        "--tmpfs /tmp:rw,nosuid,nodev,size=64m",
+        "--env-file /etc/default/web",
+        "--pull never",
+    ):
+        assert part in " ".join(command.split())
+    assert verified(unit, "web.service" if kind == "daemon" else "web@.service", tmp_path) == ""
+
+
+def test_daemon_starts_at_boot_and_waits_for_an_answer() -> None:
+    unit = template(
+        "unit.j2", service_health_url="http://127.0.0.1:80/health", service_after=["mlflow.service"]
+    )
+    assert settings(unit, "Restart") == ["always"]
+    assert settings(unit, "WantedBy") == ["multi-user.target"]
+    assert "mlflow.service" in settings(unit, "After")[0].split()
+    (gate,) = settings(unit, "ExecStartPost")
+    assert "http://127.0.0.1:80/health" in gate
+    assert subprocess.run(["sh", "-n", "-c", shlex.split(gate)[2]], check=False).returncode == 0
+    assert int(settings(unit, "TimeoutStartSec")[0]) > 120
+
+
+def test_job_runs_once_with_the_arguments_of_its_instance() -> None:
+    unit = template("unit.j2", service_type="job", service_command=["train"])
+    assert settings(unit, "Type") == ["oneshot"]
+    assert settings(unit, "EnvironmentFile") == ["/etc/default/web@%i"]
+    assert settings(unit, "ExecStart")[0].endswith('mlstack/web:1 "train" $JOB_ARGUMENTS')
+    assert not settings(unit, "Restart")
+    assert "[Install]" not in unit
+
+
+def test_environment_is_written_as_docker_reads_it() -> None:
+    written = template("environment.j2", service_environment={"B": "50% $x \"q\" 'r' #", "A": 1})
+    assert [line for line in written.splitlines() if not line.startswith("#")] == [
+        "A=1",
+        "B=50% $x \"q\" 'r' #",
+    ]
+
+
+def mlflow(names: list[str], port: object = 5000, public_port: object = 5000, **more: Any) -> dict[str, str]:
+    variables = role_variables("mlflow") | {
+        "mlflow_names": names,
+        "mlflow_port": port,
+        "mlflow_public_port": public_port,
+        "mlflow_artifacts": "local",
+    }
+    return dict(render("__mlflow_environment", variables | more))
+
+
+def test_mlflow_answers_to_its_names_with_and_without_its_ports() -> None:
+    found = mlflow(["mlflow", "ml.example", "mlflow"], port="5000", public_port=8080)
+    hosts = found["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert sorted(hosts) == sorted(
+        f"{n}{p}" for n in ("mlflow", "ml.example") for p in ("", ":5000", ":8080")
+    )
+    origins = found["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    assert sorted(origins) == sorted(f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts)
+    assert "*" not in "".join(hosts + origins)
+
+
+def test_mlflow_names_one_port_once() -> None:
+    assert mlflow(["a"], port=5000, public_port="5000")["MLFLOW_SERVER_ALLOWED_HOSTS"] == "a,a:5000"
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "place"), [("local", "/data/artifacts"), ("s3://bucket/prefix", "s3://bucket/prefix")]
+)
+def test_mlflow_keeps_artifacts_where_it_is_told(artifacts: str, place: str) -> None:
+    assert mlflow(["a"], mlflow_artifacts=artifacts)["MLFLOW_ARTIFACTS_DESTINATION"] == place
+
+
+def test_mlflow_runs_lean_and_private() -> None:
+    found = mlflow(["a"])
+    assert found["MLFLOW_WORKERS"] == "1"
+    assert found["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert found["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_mlflow_version_is_read_from_its_requirements() -> None:
+    version = render("__mlflow_version", role_variables("mlflow"))
+    assert f"mlflow=={version}\n" in (ROOT / "requirements/mlflow.in").read_text()
+
+
+def test_metadata_rule_names_the_one_client() -> None:
+    path = ROOT / "roles/docker/templates/metadata.conf.j2"
+    variables = {"docker_metadata_client": "10.9.8.7", "path": str(path)}
+    rule = str(render("lookup('ansible.builtin.template', path)", variables))
+    delete, insert = settings(rule, "ExecStartPost")
+    assert delete.startswith("-/usr/sbin/iptables --delete DOCKER-USER ")
+    assert insert == "/usr/sbin/iptables --insert " + delete.split(maxsplit=2)[2]
+    assert insert.endswith("--destination 169.254.169.254/32 ! --source 10.9.8.7/32 --jump REJECT")
+
+
+def test_mlflow_has_the_first_address_that_is_left_to_us_on_the_network() -> None:
+    wiring = read_yaml(ROOT / "group_vars/all/wiring.yml")
+    expression = wiring["mlflow_address"].strip("{} ")
+    assert render(expression, {"docker_network_subnet": "10.9.8.0/24"}) == "10.9.8.10"
