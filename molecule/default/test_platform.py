@@ -26,6 +26,7 @@ def answers(host: Host, service: str) -> bool:
     return bool(host.run("curl --silent --fail --max-time 2 %s", SERVICES[service]).rc == 0)
 
 
+@pytest.mark.restart
 @pytest.mark.parametrize("service", SERVICES)
 def test_service_runs_and_starts_at_boot(host: Host, service: str) -> None:
     unit = host.service(service)
@@ -48,6 +49,7 @@ def test_journal_has_each_line_once(host: Host) -> None:
     assert sum(f"GET /{marker}" in line for line in lines) == 1
 
 
+@pytest.mark.restart
 def test_data_lies_below_one_directory(host: Host) -> None:
     assert host.file("/var/lib/mlstack/mlflow").uid == 10001
     assert host.file("/var/lib/mlstack/mlflow/mlflow.db").size > 0

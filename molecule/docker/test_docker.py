@@ -9,6 +9,7 @@ METADATA = "import socket; socket.create_connection(('169.254.169.254', 80), tim
 RUN = "docker run --rm --network mlstack %s mlstack/base:trixie-1 python3 -c %s"
 
 
+@pytest.mark.restart
 def test_engine_runs_with_our_options(host: Host) -> None:
     assert host.service("docker").is_running
     assert host.service("docker").is_enabled
@@ -21,6 +22,7 @@ def test_base_image_runs_python(host: Host) -> None:
     assert printed == "True"
 
 
+@pytest.mark.restart
 def test_network_has_our_subnet(host: Host) -> None:
     found = host.check_output("docker network inspect --format '{{(index .IPAM.Config 0).Subnet}}' mlstack")
     assert found == "10.213.64.0/24"
@@ -34,6 +36,7 @@ def refusals(host: Host) -> int:
     return int(found[0][0])
 
 
+@pytest.mark.restart
 @pytest.mark.parametrize(("address", "refused"), [("10.213.64.10", False), ("10.213.64.11", True)])
 def test_metadata_service_is_open_to_one_container_only(host: Host, address: str, refused: bool) -> None:
     before = refusals(host)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
@@ -28,15 +29,21 @@ def test_tag_follows_the_arguments_and_the_previous_image_stays(host: Host, play
 
 
 def test_archive_is_loaded_if_it_holds_the_very_image(host: Host, playbook: Playbook, tmp_path: Path) -> None:
-    assert playbook(CONVERGE).returncode == 0
+    greeting = f"hello-{time.time_ns()}"
+    assert playbook(CONVERGE, "-e", f"greeting={greeting}").returncode == 0
     newest = tags(host)[0]
     archive = tmp_path / "greeting.tar"
     content = host.check_output("docker save mlstack/greeting:%s | base64 --wrap=0", newest)
     archive.write_bytes(base64.b64decode(content))
     host.check_output("docker image rm mlstack/greeting:%s", newest)
-    source = ("-e", "image_source=archive", "-e", f"image_archive={archive}")
+    source = ("-e", f"greeting={greeting}", "-e", "image_source=archive", "-e", f"image_archive={archive}")
     assert playbook(CONVERGE, *source).returncode == 0
     assert newest in tags(host)
     refused = playbook(CONVERGE, *source, "-e", "greeting=another")
     assert refused.returncode != 0
     assert "does not hold mlstack/greeting:" in " ".join(refused.stdout.split())
+
+
+@pytest.mark.restart
+def test_image_needs_no_registry(host: Host) -> None:
+    assert host.run("docker run --rm --pull never mlstack/greeting:%s", tags(host)[0]).rc == 0

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
+import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
 CONVERGE = "molecule/service/converge.yml"
 
 
+@pytest.mark.restart
 def test_container_is_closed(host: Host) -> None:
     found = json.loads(host.check_output("docker inspect web"))[0]
     limits = found["HostConfig"]

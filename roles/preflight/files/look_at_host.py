@@ -1,10 +1,11 @@
-"""Print as JSON what a host has free; the first argument is JSON with the units we want and their ports."""
+"""Print as JSON what a host has free; the first argument is JSON with the paths, units and ports we want."""
 
 import json
 import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 
 def is_taken(port: int) -> bool:
@@ -18,19 +19,34 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def is_ours(unit: str) -> bool:
-    """Say whether a unit of this name is up or on its way, and so is what listens."""
-    command = ["systemctl", "show", "--property=ActiveState", "--value", unit]
-    state = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
-    return state not in {"inactive", "failed"}
+def is_ours(unit: str, port: int) -> bool:
+    """Say whether what listens on a TCP port is the container of a unit of ours."""
+    command = ["docker", "port", unit]
+    try:
+        published = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return any(word.endswith(f":{port}") for word in published)
 
 
-units: dict[str, int] = json.loads(sys.argv[1])["units"]
+def free_gigabytes(path: str) -> float:
+    """Return the free space, in GB, of the disk that a path is on or will be on."""
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    return round(shutil.disk_usage(place).free / 1e9, 1)
+
+
+settings = json.loads(sys.argv[1])
 print(
     json.dumps(
         {
-            "free_gigabytes": round(shutil.disk_usage("/var/lib").free / 1e9, 1),
-            "taken": {unit: port for unit, port in units.items() if not is_ours(unit) and is_taken(port)},
+            "free_gigabytes": {path: free_gigabytes(path) for path in settings["paths"]},
+            "taken": {
+                unit: port
+                for unit, port in settings["units"].items()
+                if is_taken(port) and not is_ours(unit, port)
+            },
         }
     )
 )

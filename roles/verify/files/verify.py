@@ -168,7 +168,7 @@ class Checks:
             if alias["alias"] == "champion"
         }
         if not self.champions:
-            raise Pending("no model has been trained yet. Type: ansible-playbook train.yml -e model=all")
+            raise Pending(f"no model has been trained yet. Type: {self.settings['train_command']}")
         experiments = self.api("experiments/search", {"max_results": 100})["experiments"]
         query = {
             "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
