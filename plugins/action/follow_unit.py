@@ -38,7 +38,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         unit = shlex.quote(arguments["unit"])
         # The job's own lines carry its name without the instance; systemd's about it do not.
         journal = f"journalctl --output=cat --show-cursor --unit={unit} --identifier={unit.partition('@')[0]}"
-        cursor = self._show(f"{journal} --lines=0")
+        cursor = self._cursor(self._command("journalctl --lines=1 --quiet --show-cursor"))
         self._command(f"systemctl start --no-block {unit}")
         deadline = time.monotonic() + arguments["timeout"]
         state = "activating"
@@ -78,10 +78,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         Returns:
             The journal's position behind them; empty if it has no entry yet.
         """
-        cursor = ""
-        for line in self._command(command).splitlines():
-            if line.startswith("-- cursor: "):
-                cursor = line.removeprefix("-- cursor: ")
-            elif not line.startswith("-- No entries"):
+        # Some versions of journalctl fail when there is no new line.
+        printed = self._command(f"{command} || true")
+        for line in printed.splitlines():
+            if not line.startswith(("-- cursor: ", "-- No entries")):
                 display.display(f"  {line}")
-        return cursor
+        return self._cursor(printed)
+
+    @staticmethod
+    def _cursor(printed: str) -> str:
+        """Return the position that journalctl printed, empty if it printed none."""
+        found = [line for line in printed.splitlines() if line.startswith("-- cursor: ")]
+        return found[-1].removeprefix("-- cursor: ") if found else ""

@@ -12,7 +12,6 @@ from .project import play
 
 SERVER = ("-i", "inventory/server")
 SERVER_FILE = "inventory/server/group_vars/server.yml"
-AWS_FILE = "inventory/aws/group_vars/aws.yml"
 
 
 def extra(variables: dict[str, Any]) -> tuple[str, str]:
@@ -79,16 +78,8 @@ def test_good_input_passes_alone_and_without_aws(tmp_path: Path) -> None:
     assert run.changed == 0
 
 
-def test_site_without_networks_names_the_variable_and_the_file(tmp_path: Path) -> None:
-    run = play("site.yml", home=tmp_path)
-    assert run.returncode != 0
-    assert run.changed == 0
-    assert "aws_allowed_cidrs (set through mlstack_allowed_cidrs) has no value." in run.said
-    assert f"Set it in {AWS_FILE}" in run.said
-
-
 def test_site_without_credentials_points_to_the_sandbox(tmp_path: Path) -> None:
-    run = play("site.yml", *extra({"mlstack_allowed_cidrs": ["203.0.113.7/32"]}), home=tmp_path)
+    run = play("site.yml", home=tmp_path)
     assert run.returncode != 0
     assert run.changed == 0
     assert "no AWS credentials were found. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID" in run.said
