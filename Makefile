@@ -53,7 +53,7 @@ test: ## All the tests: about half an hour (make -k test goes on after a stage t
 
 .PHONY: test-fast
 test-fast: ## The linters and tests that take under a minute
-	@scripts/stages.sh lint-fast test-unit
+	@scripts/stages.sh lint-fast test-quick
 
 .PHONY: lint
 lint: lint-fast lint-ansible ## Every linter and the type checker
@@ -73,6 +73,10 @@ lint-ansible: setup-dev ## ansible-lint with its production profile
 .PHONY: test-unit
 test-unit: setup-dev ## Tests that need no engine and no server
 	pytest -q -m 'not provision and not sandbox'
+
+.PHONY: test-quick
+test-quick: setup-dev ## Those of them that are quick
+	pytest -q -m 'not provision and not sandbox and not slow'
 
 .PHONY: test-provision
 test-provision: setup-dev ## The AWS playbooks against an emulator

@@ -1,6 +1,7 @@
 """A real MLflow store in a temporary folder, with small real models."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streamlit's caches and the client's settings belong to the process: no test may see another's."""
     for name, value in registry.CLIENT_SETTINGS.items():
         monkeypatch.setenv(name, value)
+    # AppTest puts the app in its place, and a test that starts processes would run it in each.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     st.cache_data.clear()
     st.cache_resource.clear()
 

@@ -46,6 +46,7 @@ def runs_of(client: MlflowClient, problem: str) -> list[mlflow.entities.Run]:
     return [] if experiment is None else client.search_runs([experiment.experiment_id])
 
 
+@pytest.mark.slow
 def test_training_end_to_end_and_again(
     client: MlflowClient, problems: dict[str, Problem], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +135,7 @@ def test_failed_model_is_a_failed_run_with_its_reason(
     assert client.get_run(left).info.status == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_training_leaves_no_run_running(client: MlflowClient, stop: signal.Signals) -> None:
     process = subprocess.Popen(

@@ -39,6 +39,7 @@ def test_available_cpus_follow_the_containers_quota(
     assert available_cpus(tmp_path / "absent") == 8
 
 
+@pytest.mark.slow
 def test_a_dying_worker_takes_only_its_own_model(
     problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
