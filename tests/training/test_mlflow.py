@@ -30,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 @pytest.fixture
 def client(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    mlflow.set_tracking_uri(mlflow_server)  # would win over the environment, had another test set it
     return MlflowClient(mlflow_server, mlflow_server)
 
 
