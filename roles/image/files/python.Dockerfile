@@ -1,13 +1,10 @@
-# Every Python image of mlstack: BASE (Debian) -> python -> [shared] -> service -> app.
+# Every Python image of mlstack: BASE (Debian with Python) -> python -> [shared] -> service -> app.
 # "shared" holds the scientific stack once for all images that stand on it (PARENT=shared).
 ARG BASE
 ARG PARENT=shared
 
 FROM ${BASE} AS python
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates python3 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin \
- && useradd --uid 10001 --no-create-home --home-dir /tmp mlstack
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp mlstack
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1
