@@ -17,10 +17,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Print the message.
 
         Returns:
-            What Ansible registers: nothing but that nothing changed.
+            What Ansible registers: nothing but that nothing changed; in check mode, that `before` would become `after`.
         """
         outcome: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(argument_spec={"msg": {"type": "str", "required": True}})
+        _, arguments = self.validate_argument_spec(
+            argument_spec={
+                "msg": {"type": "str", "required": True},
+                "before": {"type": "dict", "default": {}},
+                "after": {"type": "dict", "default": {}},
+            }
+        )
         for line in arguments["msg"].splitlines():
             display.display(f"  {line}".rstrip())
-        return {**outcome, "changed": False}
+        before, after = arguments["before"], arguments["after"]
+        if not self._task.check_mode or before == after:
+            return {**outcome, "changed": False}
+        return {**outcome, "changed": True, "diff": {"before": before, "after": after}}

@@ -12,6 +12,14 @@ options:
     description: The text.
     type: str
     required: true
+  before:
+    description: What there is now, by name. A preview in check mode shows the difference to O(after).
+    type: dict
+    default: {}
+  after:
+    description: What will be there.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""

@@ -117,7 +117,7 @@ class Emulator:
             "mlstack_name": "mlstack",
             "mlstack_allowed_cidrs": CIDRS,
             "mlstack_ssh_private_key": str(self.ssh_key),
-            "aws_wait_for_host": False,
+            "mlstack_wait_for_host": False,
         }
         variables = {k: v for k, v in (variables | changes).items() if v is not None}
         folder = self.folder / "inventory" / name
