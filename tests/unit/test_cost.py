@@ -182,17 +182,19 @@ def test_types_that_the_project_names_have_a_price() -> None:
 
 
 def test_own_price_wins_and_is_for_sure() -> None:
-    found = estimate("eu-central-1", prices={"ec2/t3.medium": "0.05", "ebs/gp3": 0.1, "rds/db.t4g.micro": 1})
+    own = {"ec2/t3.medium": "0.05", "ebs/gp3": 0.1, "s3/standard": 0.03, "rds/db.t4g.micro": 1}
+    found = estimate("ap-northeast-1", prices=own)
     lines = {line["name"]: line for line in found["lines"]}
     assert lines["EC2 t3.medium"]["amount"] == "36.50"
-    assert (lines["root volume, gp3"]["amount"], lines["root volume, gp3"]["confirmed"]) == ("4.00", True)
+    assert lines["root volume, gp3"]["amount"] == "4.00"
+    assert lines["S3 storage"]["confirmed"] is True
     assert found["unused"] == ["rds/db.t4g.micro"]
 
 
 def test_price_from_memory_is_marked() -> None:
-    lines = {line["name"]: line for line in estimate("eu-central-1")["lines"]}
-    assert lines["root volume, gp3"]["confirmed"] is False
-    assert lines["root volume, gp3"]["price"].startswith("~")
+    lines = {line["name"]: line for line in estimate("ap-northeast-1")["lines"]}
+    assert lines["S3 storage"]["confirmed"] is False
+    assert lines["S3 storage"]["price"].startswith("~")
     assert lines["EC2 t3.medium"]["confirmed"] is True
 
 
