@@ -78,15 +78,16 @@ def uuid(device: Path) -> str:
     return run("blkid", "--probe", "--match-tag", "UUID", "--output", "value", str(device)).strip()
 
 
-def filesystem_size(device: Path, filesystem: str) -> int:
-    """Return the size in bytes that a filesystem has by its superblock."""
+def filesystem_size(device: Path, filesystem: str, place: str) -> int:
+    """Return the size in bytes of a filesystem; `place` is where it is mounted, if it is."""
     with device.open("rb") as file:
         head = file.read(4096)
     if filesystem == "xfs":
         block_size, blocks = struct.unpack_from(">IQ", head, 4)
-        return int(block_size * blocks)
-    (low,), (log_size,) = struct.unpack_from("<I", head, 1024 + 4), struct.unpack_from("<I", head, 1024 + 24)
-    (features,), (high,) = struct.unpack_from("<I", head, 1024 + 96), struct.unpack_from("<I", head, 1024 + 336)
+        (log_blocks,) = struct.unpack_from(">I", head, 96)
+        # While it is mounted the kernel writes the superblock late; what it reports leaves out the journal.
+        return int(block_size * (os.statvfs(place).f_blocks + log_blocks if place else blocks))
+    low, log_size, features, high = (struct.unpack_from("<I", head, 1024 + at)[0] for at in (4, 24, 96, 336))
     has_64_bits = features & 0x80
     return int((low | (high << 32 if has_64_bits else 0)) * (1024 << log_size))
 
@@ -128,7 +129,7 @@ def look(settings: dict[str, Any]) -> dict[str, Any]:
     mounted = bool(here) and here[0][0] == number
     kinds = signatures(device)
     ours = kinds == [filesystem]
-    room = device_size(device) - filesystem_size(device, filesystem) if ours else 0
+    room = device_size(device) - filesystem_size(device, filesystem, place if mounted else "") if ours else 0
     return {
         "device": str(device),
         "size": f"{device_size(device) / 1e9:.1f} GB",
