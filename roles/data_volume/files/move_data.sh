@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Moves what is in a folder onto a volume that holds nothing yet; the folder itself stays beside it, under a dated name.
-# Prints that name, and then the units that were stopped, one a line. If anything fails, nothing has been moved, and they run again.
+# Prints that name, and then the units that were stopped, one a line. If anything fails, the folder is as it was, and
+# they run again.
 # usage: bash -s -- DEVICE FOLDER
 set -euo pipefail
 device=$1 folder=$2
@@ -26,6 +27,8 @@ fail() {
   exit 1
 }
 
+below=$(findmnt --list --noheadings --output TARGET | awk -v folder="$folder/" 'index($0, folder) == 1')
+if [[ $below ]]; then fail "Something is mounted below the folder $folder, so it can't be moved: ${below//$'\n'/, }"; fi
 mount "$device" "$volume"
 rm --recursive --force "$copy"
 others=$(find "$volume" -mindepth 1 -maxdepth 1 ! -name lost+found -printf '%f ')
