@@ -60,7 +60,7 @@ def test_ebs_volume_is_found_by_its_id_and_nothing_changes(host: Host, playbook:
 
 
 def test_full_host_is_previewed_without_a_change(playbook: Playbook) -> None:
-    preview = playbook(CONVERGE, "--check", "--diff")
+    preview = playbook(VOLUME, "--check", "--diff")
     assert preview.returncode == 0
     assert "changed=0" in preview.stdout
 
@@ -129,13 +129,36 @@ def test_device_with_a_foreign_signature_is_refused_untouched(host: Host, playbo
     host.check_output("wipefs --all --quiet /dev/sdc")
 
 
-def test_data_of_the_folder_is_moved_and_the_old_folder_kept(host: Host, playbook: Playbook) -> None:
+def test_move_is_previewed(host: Host, playbook: Playbook) -> None:
     assert playbook(CONVERGE, *OTHER, "-e", "data_volume_device=").returncode == 0
     host.check_output("echo precious > /srv/other/web/index.html && chown 10001:10001 /srv/other/web")
     preview = playbook(VOLUME, *XFS, "--check", "--diff")
     assert preview.returncode == 0
     assert "/dev/sdc (0.5 GB) is blank: it would be formatted with xfs." in said(preview)
     assert "The data of /srv/other would be moved onto it" in said(preview)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("fallocate --length 600M", "has room for"),
+        # diff calls no two pipes equal.
+        ("mkfifo", "The copy of /srv/other differs"),
+    ],
+)
+def test_move_that_fails_leaves_all_as_it_was(
+    host: Host, playbook: Playbook, made: str, message: str
+) -> None:
+    host.check_output(f"{made} /srv/other/odd")
+    run = playbook(VOLUME, *XFS)
+    assert run.returncode != 0
+    assert message in said(run)
+    assert wait_for_web(host) == "precious\n"
+    assert not host.mount_point("/srv/other").exists
+    host.check_output("rm /srv/other/odd")
+
+
+def test_data_of_the_folder_is_moved_and_the_old_folder_kept(host: Host, playbook: Playbook) -> None:
     moved = playbook(VOLUME, *XFS)
     assert moved.returncode == 0
     assert host.mount_point("/srv/other").filesystem == "xfs"

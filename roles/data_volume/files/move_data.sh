@@ -52,7 +52,7 @@ done < <(grep --files-with-matches --fixed-strings -- "$folder" /etc/systemd/sys
 if ((${#units[@]})); then systemctl stop "${units[@]}"; fi
 
 cp --archive "$folder" "$copy"
-diff --recursive --no-dereference "$folder" "$copy" >&2 || fail "The copy of $folder differs: something wrote into it."
+diff --recursive --no-dereference "$folder" "$copy" >&2 || fail "The copy of $folder differs, as shown above."
 # The volume first: with both in place the next run asks; with neither it would begin anew.
 find "$copy" -mindepth 1 -maxdepth 1 -exec mv --target-directory="$volume" {} +
 chown --reference="$folder" "$volume"
