@@ -22,6 +22,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "what does not fit": (
         {
             "mlstack_data_dir": "var/lib/mlstack",
+            "data_volume_id": "vol_1",
+            "data_volume_device": "sdb",
             "mlflow_port": 8501,
             "streamlit_public_port": 70000,
             "mlflow_memory": "768",
@@ -31,6 +33,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         [
             "mlstack_data_dir = var/lib/mlstack: allowed is an absolute path",
+            "data_volume_mount = var/lib/mlstack: allowed is an absolute path",
+            "data_volume_id = vol_1: allowed is the id of an EBS volume",
+            "data_volume_device = sdb: allowed is the path of a device",
             "streamlit_port = 8501: is taken by mlflow_port",
             "streamlit_public_port = 70000: allowed are 1 to 65535",
             "mlflow_memory = 768: allowed is a number with m or g",
@@ -40,8 +45,16 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ],
     ),
     "no such cloud": ({"mlstack_cloud": "moon"}, ["mlstack_cloud = moon: allowed are aws, and none"]),
+    "no such filesystem": (
+        {"data_volume_filesystem": "zfs"},
+        ["data_volume_filesystem must be one of: ext4, xfs, got: zfs", "roles/data_volume/meta"],
+    ),
     "wrong types": (
-        {"mlflow_port": "five thousand", "mlflow_environment": "A", "mlflow_start_timeout": [1]},
+        {
+            "mlflow_port": "five thousand",
+            "mlflow_environment": "A",
+            "mlflow_start_timeout": [1],
+        },
         [
             "'mlflow_port'",
             "five thousand",

@@ -91,6 +91,25 @@ def test_container_is_closed_and_limited(kind: str, tmp_path: Path) -> None:
     assert verified(unit, "web.service" if kind == "daemon" else "web@.service", tmp_path) == ""
 
 
+def test_service_waits_for_the_disks_of_its_folders(tmp_path: Path) -> None:
+    unit = template(
+        "unit.j2",
+        service_volumes=["/srv/a b/50%:/data:ro", "named:/cache", "/data/web:/web"],
+        service_mount_points=["/srv", "/data/web", "/elsewhere", "/data/w"],
+    )
+    (folders,) = settings(unit, "RequiresMountsFor")
+    assert words(folders) == ["/srv/a b/50%", "/data/web"]
+    checks = [words(command) for command in settings(unit, "ExecStartPre") if "mountpoint" in command]
+    assert checks == [["/usr/bin/mountpoint", "/srv"], ["/usr/bin/mountpoint", "/data/web"]]
+    assert verified(unit, "web.service", tmp_path) == ""
+
+
+def test_service_without_folders_waits_for_none() -> None:
+    unit = template("unit.j2", service_volumes=["named:/cache"], service_mount_points=["/srv"])
+    assert "RequiresMountsFor" not in unit
+    assert "mountpoint" not in unit
+
+
 def test_daemon_starts_at_boot_and_waits_for_an_answer() -> None:
     unit = template(
         "unit.j2", service_health_url="http://127.0.0.1:80/health", service_after=["mlflow.service"]

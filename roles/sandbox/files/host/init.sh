@@ -7,6 +7,8 @@ for path in /proc/sys /sys/fs/cgroup /sys/fs/cgroup/*; do
   if mountpoint --quiet "$path"; then mount -o remount,bind,rw "$path" 2>/dev/null || true; fi
 done
 mount --make-rshared / || true
+# In a container systemd leaves the disks of /etc/fstab alone.
+mount --all 2>/dev/null || true
 [ -e /dev/kmsg ] || ln -s /dev/null /dev/kmsg
 
 ssh-keygen -A >/dev/null
