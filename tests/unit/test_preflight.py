@@ -44,6 +44,29 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "image_build_ca_bundle = /nowhere/ca.pem: there is no such file",
         ],
     ),
+    "no archive to load": (
+        {"image_source": "archive"},
+        ["image_archive is empty, and image_source = archive: allowed is the path"],
+    ),
+    "an archive that is not there": (
+        {"image_source": "archive", "image_archive": "/nowhere/images.tar"},
+        ["image_archive = /nowhere/images.tar: there is no such file"],
+    ),
+    "no registry to pull from": (
+        {"image_source": "ecr", "image_credential_helper": "a b"},
+        [
+            "image_registry is empty, and image_source = ecr: allowed is the address of a registry",
+            "image_credential_helper = a b: allowed is the NAME of a program docker-credential-NAME",
+        ],
+    ),
+    "no address of a registry": (
+        {"image_source": "ecr", "image_registry": "https://registry.example.org/"},
+        ["image_registry = https://registry.example.org/: allowed is a host name, with a port if need be"],
+    ),
+    "a login that is for another registry": (
+        {"image_source": "ecr", "image_registry": "registry.example.org:5000"},
+        ["image_credential_helper = ecr-login: logs in to registries of AWS only"],
+    ),
     "no such cloud": ({"mlstack_cloud": "moon"}, ["mlstack_cloud = moon: allowed are aws, and none"]),
     "no such filesystem": (
         {"data_volume_filesystem": "zfs"},
