@@ -115,7 +115,7 @@ def test_job_runs_once_with_the_arguments_of_its_instance() -> None:
 
 
 def test_environment_is_written_as_docker_reads_it() -> None:
-    written = template("environment.j2", service_environment={"B": "50% $x \"q\" 'r' #", "A": 1})
+    written = template("environment.j2", __service_values={"B": "50% $x \"q\" 'r' #", "A": 1})
     assert [line for line in written.splitlines() if not line.startswith("#")] == [
         "A=1",
         "B=50% $x \"q\" 'r' #",
