@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -89,6 +91,7 @@ def settings(port: int) -> dict[str, Any]:
         "streamlit_port": port,
         "train_command": "ansible-playbook train.yml -e model=all",
         "artifacts": "s3://bucket/prefix",
+        "backend": "postgresql",
         "containers": ["mlflow"],
     }
 
@@ -140,6 +143,30 @@ def test_artifact_that_is_not_in_the_store_fails_and_leaves_nothing(
     with pytest.raises(verify.CheckFailed, match="holds something else"):
         checks.artifact_round_trip()
     assert Server.artifacts == {}
+
+
+def test_database_is_told(checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "run", lambda *_: "postgresql|db.example:5432/mlflow|7|encrypted")
+    assert checks.database_answers() == "postgresql db.example:5432/mlflow, 7 runs, encrypted"
+
+
+def test_server_on_another_database_fails(
+    checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "run", lambda *_: "sqlite|/data/mlflow.db|7|not encrypted")
+    with pytest.raises(verify.CheckFailed, match="runs on sqlite, and mlflow_backend is postgresql"):
+        checks.database_answers()
+
+
+def test_server_is_asked_past_itself(
+    verify: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What runs in the container, on a database here."""
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("create table runs (run_uuid)")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    exec(verify.ASK_DATABASE, {})  # noqa: S102 (our own)
+    assert capsys.readouterr().out == f"sqlite|{tmp_path}/mlflow.db|0|not encrypted\n"
 
 
 def test_no_training_yet_is_pending(checks: Any, verify: ModuleType) -> None:
@@ -225,7 +252,7 @@ def test_all_checks_run_also_after_one_that_failed(
     verify.main()
     results = {result["title"]: result for result in json.loads(capsys.readouterr().out)}
     states = [result["state"] for result in results.values()]
-    assert states == ["failed", "failed", "passed", "failed", "pending", "passed", "pending"]
+    assert states == ["failed", "failed", "passed", "failed", "failed", "pending", "passed", "pending"]
     first = next(iter(results.values()))
     assert (first["unit"], first["detail"]) == ("mlflow", "systemctl is not here")
 

@@ -67,6 +67,26 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"image_source": "ecr", "image_registry": "registry.example.org:5000"},
         ["image_credential_helper = ecr-login: logs in to registries of AWS only"],
     ),
+    "half of a database": (
+        {
+            "mlflow_backend": "postgresql",
+            "mlflow_database_host": "me@db.example",
+            "mlflow_database_port": 0,
+            "mlflow_database_name": "ml flow",
+            "mlflow_database_sslmode": "verify-full",
+        },
+        [
+            "mlflow_database_password is empty: mlflow_backend = postgresql needs it",
+            "mlflow_database_host = me@db.example: allowed is a host name",
+            "mlflow_database_port = 0: allowed are 1 to 65535",
+            "mlflow_database_name = ml flow: allowed are letters",
+            "mlflow_database_sslmode = verify-full: needs mlflow_database_ca_bundle",
+        ],
+    ),
+    "no such database": (
+        {"mlflow_backend": "mysql", "mlflow_database_sslmode": "on"},
+        ["sqlite, postgresql, got: mysql", "verify-full, got: on"],
+    ),
     "no such cloud": ({"mlstack_cloud": "moon"}, ["mlstack_cloud = moon: allowed are aws, and none"]),
     "no such filesystem": (
         {"data_volume_filesystem": "zfs"},
@@ -106,6 +126,19 @@ def test_variable_that_cannot_be_worked_out_does_not_hide_the_others(tmp_path: P
     run = play("playbooks/preflight.yml", *SERVER, *extra(variables), home=tmp_path)
     assert run.returncode != 0, run.output
     assert "no_such_variable" in run.said or "mlstack_data_dir = relative" in run.said
+
+
+def test_password_is_not_shown(tmp_path: Path) -> None:
+    variables = {
+        "mlflow_backend": "postgresql",
+        "mlflow_database_host": "db.example",
+        "mlflow_database_password": "a-secret \n",
+    }
+    run = play("playbooks/preflight.yml", *SERVER, *extra(variables), "-vvv", home=tmp_path)
+    assert run.returncode != 0
+    assert "mlflow_database_password: has white space at an end" in run.said
+    shown = run.output.replace(json.dumps(variables), "")  # -vvv repeats the command line
+    assert "a-secret" not in shown
 
 
 def test_good_input_passes_alone_and_without_aws(tmp_path: Path) -> None:

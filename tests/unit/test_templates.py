@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -133,11 +134,21 @@ def test_job_runs_once_with_the_arguments_of_its_instance() -> None:
 
 
 def test_environment_is_written_as_docker_reads_it() -> None:
-    written = template("environment.j2", service_environment={"B": "50% $x \"q\" 'r' #", "A": 1})
+    written = template("environment.j2", __service_values={"B": "50% $x \"q\" 'r' #", "A": 1})
     assert [line for line in written.splitlines() if not line.startswith("#")] == [
         "A=1",
         "B=50% $x \"q\" 'r' #",
     ]
+
+
+def test_secrets_are_in_a_file_of_their_own() -> None:
+    unit = template("unit.j2", service_secrets={"PGPASSWORD": "p%40$x"})
+    (command,) = settings(unit, "ExecStart")
+    assert "--env-file /etc/default/web --env-file /etc/default/web.secrets" in " ".join(
+        command.replace("\\\n", " ").split()
+    )
+    assert "p%40" not in unit
+    assert ".secrets" not in template("unit.j2")
 
 
 def mlflow(names: list[str], port: object = 5000, public_port: object = 5000, **more: Any) -> dict[str, str]:
@@ -177,6 +188,43 @@ def test_mlflow_runs_lean_and_private() -> None:
     assert found["MLFLOW_WORKERS"] == "1"
     assert found["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert found["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+POSTGRESQL = {
+    "mlflow_backend": "postgresql",
+    "mlflow_database_host": "db.example",
+    "mlflow_database_user": "me@server",
+    "mlflow_database_password": "p%40/w:rd",
+}
+
+
+def test_mlflow_knows_postgresql_by_an_address_without_the_password() -> None:
+    found = mlflow(["a"], **POSTGRESQL)
+    uri = urlsplit(found["MLFLOW_BACKEND_STORE_URI"])
+    assert (uri.scheme, uri.netloc, uri.path) == (
+        "postgresql+psycopg2",
+        "me%40server@db.example:5432",
+        "/mlflow",
+    )
+    assert parse_qs(uri.query)["sslmode"] == ["require"]
+    assert "sslrootcert" not in uri.query
+    assert "p%40" not in str(found)
+    trusting = mlflow(["a"], **POSTGRESQL, mlflow_database_ca_bundle="rds.pem")
+    assert "sslrootcert=/data/database-ca.pem" in trusting["MLFLOW_BACKEND_STORE_URI"]
+
+
+@pytest.mark.parametrize(("variables", "expected"), [({}, {}), (POSTGRESQL, {"PGPASSWORD": "p%40/w:rd"})])
+def test_mlflow_has_a_secret_on_postgresql_alone(variables: dict[str, Any], expected: dict[str, str]) -> None:
+    assert render("__mlflow_secrets", role_variables("mlflow") | variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("noted", "switch"),
+    [("", True), ("sqlite 3.17.2", True), ("postgresql://db.example:5432/mlflow 2.0", False)],
+)
+def test_mlflow_notices_another_database(noted: str, switch: bool) -> None:
+    variables = role_variables("mlflow") | POSTGRESQL | {"__mlflow_before": {"stdout": noted}}
+    assert render("__mlflow_is_switch", variables) is switch
 
 
 def test_mlflow_version_is_read_from_its_requirements() -> None:

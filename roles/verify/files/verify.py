@@ -28,6 +28,20 @@ else:
 sys.stdout.buffer.write(found)
 """
 
+# Runs in the MLflow container, past the server, with the server's own settings.
+ASK_DATABASE = """
+import os, sqlalchemy
+engine = sqlalchemy.create_engine(os.environ["MLFLOW_BACKEND_STORE_URI"])
+with engine.connect() as connection:
+    runs = connection.scalar(sqlalchemy.text("select count(*) from runs"))
+    tls = engine.dialect.name == "postgresql" and connection.scalar(
+        sqlalchemy.text("select ssl from pg_stat_ssl where pid = pg_backend_pid()"))
+engine.dispose()
+url = engine.url
+place = f"{url.host}:{url.port}/{url.database}" if url.host else url.database
+print(engine.dialect.name, place, runs, "encrypted" if tls else "not encrypted", sep="|")
+"""
+
 # Runs in the app's container: the app itself, without a browser.
 USE_THE_APP = """
 from streamlit.testing.v1 import AppTest
@@ -138,6 +152,15 @@ class Checks:
             "Is the name in mlflow_names?",
         )
 
+    def database_answers(self) -> str:
+        """Metadata are in the database that is set, and it answers."""
+        backend, place, runs, tls = run(
+            "docker", "exec", "mlflow", "python3", "-W", "ignore", "-c", ASK_DATABASE
+        ).split("|")
+        wanted = self.settings["backend"]
+        require(backend == wanted, f"the server runs on {backend}, and mlflow_backend is {wanted}")
+        return f"{backend} {place}, {runs} runs" + (f", {tls}" if backend == "postgresql" else "")
+
     def artifact_round_trip(self) -> str:
         """An artifact is written, found in the store, read back and deleted."""
         name = f"verify/{time.time_ns()}.txt"
@@ -205,7 +228,7 @@ class Checks:
             for check in (self.service_runs, self.container_is_closed):
                 yield f"{unit}: {check.__doc__}", unit, partial(check, unit)
         for unit, checks in {
-            "mlflow": (self.names_answer, self.artifact_round_trip),
+            "mlflow": (self.names_answer, self.database_answers, self.artifact_round_trip),
             "trainer@manual": (self.training_has_run,),
             "streamlit": (self.app_answers, self.app_predicts),
         }.items():
