@@ -1,7 +1,7 @@
 """Look at the host for `status` and print as JSON what is there. Needs Python's standard library only.
 
-The first argument is a JSON object with the settings. Nothing is changed, and nothing fails because something is
-broken: what cannot be read is empty or says why.
+The first argument is a JSON object with the settings. Nothing is changed, and nothing fails because something
+is broken: what cannot be read is empty or says why.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Units:
         """Describe one unit."""
         changed = int(block["StateChangeTimestampMonotonic"] or 0) / 1e6
         container = self.containers.get(name, {})
-        planned = re.search(rf"\S*{self.images[name]}:\S+", block.get("ExecStart", "")) if name in self.images else None
+        planned = re.search(rf"\S*{self.images.get(name)}:\S+", block.get("ExecStart", ""))
         return {
             "name": name,
             "unit": block["Id"].removesuffix(".service"),
@@ -109,7 +109,7 @@ class Units:
 
 
 def memory_in_use(pid: int) -> int:
-    """Return the bytes that a container holds, as `docker stats` counts: without the file cache it can give up."""
+    """Return the bytes that a container holds, as `docker stats` counts: without idle file cache."""
     group = CGROUPS / read(f"/proc/{pid}/cgroup").strip().rpartition(":")[2].lstrip("/")
     if not pid or group == CGROUPS:
         return 0
@@ -136,7 +136,7 @@ class MLflow:
             return dict(json.load(answer))
 
     def all(self) -> dict[str, Any]:
-        """Describe the server, its registered models and the last training; `problem` says why it cannot be."""
+        """Describe the server, its models and the last training; `problem` says why that cannot be."""
         found: dict[str, Any] = {"version": "", "models": [], "training": {}, "problem": ""}
         try:
             with urllib.request.urlopen(f"{self.url}/version", timeout=MLFLOW_SECONDS) as answer:  # noqa: S310
