@@ -47,7 +47,7 @@ def no_mlflow() -> Iterator[None]:
 
 def test_a_healthy_sandbox_is_shown() -> None:
     text = status()
-    for part in ("is up to date with it", "MLflow 3.", "breast_cancer", "Last training", "All well."):
+    for part in ("the host has its images", "MLflow 3.", "breast_cancer", "Last training", "All well."):
         assert part in text
     lines = [line for line in text.splitlines() if line.startswith("  ")]
     assert max(map(len, lines)) <= 100

@@ -40,7 +40,7 @@ ROLE = {
     "detail": "",
 }
 UNREACHABLE = {"unreachable": True, "msg": "Task failed: Failed to connect via ssh: Connection refused"}
-NO_MLFLOW = {"version": "", "models": [], "training": {}, "problem": "[Errno 111] Connection refused"}
+NO_MLFLOW = {"version": "", "models": [], "training": {}, "problem": "Connection refused"}
 
 
 def screen(found: dict[str, Any] | None, **variables: Any) -> str:
@@ -50,7 +50,7 @@ def screen(found: dict[str, Any] | None, **variables: Any) -> str:
     of_host = {
         "ansible_host": "203.0.113.9",
         "status_addresses": addresses,
-        "status_backup_dir": "/var/lib/mlstack/backups",
+        "status_data_dir": "/var/lib/mlstack",
         "__status_look": answer,
     }
     wanted = role_variables("status") | {
@@ -105,10 +105,10 @@ def test_all_is_well() -> None:
         "  bucket          mlstack-123456789012-eu-central-1, holds data, versioned",
         "  and             role, key pair\n",
         "breast_cancer",
-        "is up to date with it",
+        "the host has its images",
         f"MLflow {HEALTHY['mlflow']['version']}",
         "http://203.0.113.9:5000",
-        "none in /var/lib/mlstack/backups; nothing makes them yet",
+        "none; mlstack makes no backups yet, so copy /var/lib/mlstack yourself",
     ):
         assert part in text
 
@@ -126,22 +126,22 @@ def test_it_fits_on_a_screen() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (mlflow_is_down, "mlflow is failed (exit-code) sudo journalctl -n 50 -u mlflow"),
+        (mlflow_is_down, "mlflow is failed (exit-code) on the host: sudo journalctl -n 50 -u mlflow"),
         (
             lambda found: unit(found, "streamlit").update(state="inactive"),
             "streamlit is inactive ansible-playbook playbooks/configure.yml",
         ),
         (
             lambda found: unit(found, "docker").update(state="failed", result="signal"),
-            "docker is failed (signal) sudo journalctl -n 50 -u docker",
+            "docker is failed (signal) on the host: sudo journalctl -n 50 -u docker",
         ),
         (
             lambda found: unit(found, "trainer").update(state="failed", result="oom-kill", since="3 h"),
-            "job, trainer@manual, failed (oom-kill) 3 h ago sudo journalctl -n 100 -u trainer@manual",
+            "failed (oom-kill) 3 h ago on the host: sudo journalctl -n 100 -u trainer@manual",
         ),
         (
             lambda found: found["mlflow"].update(problem="timed out", models=[], training={}),
-            "MLflow runs, but does not answer: timed out sudo journalctl -n 50 -u mlflow",
+            "MLflow runs, but does not answer: timed out on the host: sudo journalctl -n 50 -u mlflow",
         ),
         (never_trained, "the app has nothing to predict with ansible-playbook train.yml -e model=all"),
         (no_champion, "wine has no champion ansible-playbook train.yml -e model=all -e problem=wine"),
@@ -155,7 +155,10 @@ def test_it_fits_on_a_screen() -> None:
             "images than those of this checkout: mlstack/streamlit:0123456789ab ansible-playbook",
         ),
         (lambda found: found["updates"].update(security=2), "2 security updates of Debian"),
-        (lambda found: found["updates"].update(reboot=True), "a restart of the host sudo systemctl reboot"),
+        (
+            lambda found: found["updates"].update(reboot=True),
+            "a restart of the host on the host: sudo systemctl reboot",
+        ),
     ],
 )
 def test_what_is_broken_is_told_with_the_command(

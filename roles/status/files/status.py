@@ -145,7 +145,7 @@ class MLflow:
             found["models"] = [self.model(model) for model in registered]
             found["training"] = self.training()
         except (OSError, ValueError, KeyError) as error:
-            found["problem"] = str(getattr(error, "reason", None) or error) or type(error).__name__
+            found["problem"] = reason(error)
         return found
 
     def model(self, model: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +195,12 @@ class MLflow:
             max_results=most,
         )
         return list(found.get("runs", []))
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why a call failed."""
+    said = getattr(error, "reason", None) or error
+    return getattr(said, "strerror", None) or str(said) or type(said).__name__
 
 
 def tags_of(run: dict[str, Any]) -> dict[str, str]:
@@ -251,11 +257,12 @@ def security_updates(simulated: str) -> int:
 
 def versions() -> dict[str, str]:
     """Return the versions of what is below the containers."""
+    system = pairs(read("/etc/os-release"), "=")
+    name = system.get("PRETTY_NAME", "").strip('"')
     engine = loaded(run("docker", "version", "--format", "{{json .Server}}")) or {}
     return {
         "docker": engine.get("Version", ""),
-        "system": pairs(read("/etc/os-release"), "=").get("PRETTY_NAME", "").strip('"'),
-        "release": read("/etc/debian_version").strip(),
+        "system": f"Debian {read('/etc/debian_version').strip()}" if system.get("ID") == "debian" else name,
         "kernel": os.uname().release,
         "up": span(float((read("/proc/uptime") or "0").split()[0])),
     }
