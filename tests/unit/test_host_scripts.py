@@ -283,7 +283,7 @@ IMAGES = {name: f"mlstack/{name}" for name in ("mlflow", "streamlit", "trainer")
 # As printed by systemd 257 on a sandbox.
 SHOWN = """\
 NRestarts=0
-ExecStart={ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd:// ; ignore_errors=no ; pid=1 }
+FragmentPath=/usr/lib/systemd/system/docker.service
 Id=docker.service
 LoadState=loaded
 ActiveState=active
@@ -291,7 +291,7 @@ StateChangeTimestampMonotonic=1000000
 Result=success
 
 NRestarts=3
-ExecStart={ path=/usr/bin/docker ; argv[]=/usr/bin/docker run mlstack/mlflow:bc2bc8103489 python3 ; pid=2 }
+FragmentPath=/etc/systemd/system/mlflow.service
 Id=mlflow.service
 LoadState=loaded
 ActiveState=failed
@@ -318,7 +318,6 @@ Result=oom-kill
 """
 INSPECTED = {
     "Name": "/mlflow",
-    "State": {"Pid": 42},
     "Config": {"Image": "mlstack/mlflow:0123456789ab"},
     "HostConfig": {"Memory": 768 << 20},
 }
@@ -327,7 +326,7 @@ INSPECTED = {
 def test_units_are_told_apart(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"docker": json.dumps([INSPECTED]), "systemctl": SHOWN}
     monkeypatch.setattr(status, "run", lambda *command: answers[command[0]])
-    monkeypatch.setattr(status, "memory_in_use", lambda pid: pid << 20)
+    monkeypatch.setattr(status, "memory_in_use", lambda name: len(name) << 20)
     units = {unit["name"]: unit for unit in status.Units(IMAGES).all()}
     assert list(units) == ["docker", "mlflow", "streamlit", "trainer"]
     assert {name: unit["state"] for name, unit in units.items()} == {
@@ -337,7 +336,7 @@ def test_units_are_told_apart(status: ModuleType, monkeypatch: pytest.MonkeyPatc
         "trainer": "failed",
     }
     mlflow = units["mlflow"]
-    assert (mlflow["restarts"], mlflow["memory_mib"], mlflow["limit_mib"]) == (3, 42, 768)
+    assert (mlflow["restarts"], mlflow["memory_mib"], mlflow["limit_mib"]) == (3, 6, 768)
     assert mlflow["image"] == "mlstack/mlflow:0123456789ab"
     assert (units["trainer"]["unit"], units["trainer"]["result"]) == ("trainer@night", "oom-kill")
     assert units["streamlit"]["since"] == ""
@@ -347,6 +346,10 @@ def test_image_of_a_unit_without_a_container_is_that_of_the_unit(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "run", lambda *command: SHOWN if command[0] == "systemctl" else "")
+    files = {
+        "/etc/systemd/system/mlflow.service": 'docker run mlstack/mlflow:bc2bc8103489 python3 -c "a\\n\\nb"'
+    }
+    monkeypatch.setattr(status, "read", lambda path: files.get(path, ""))
     units = {unit["name"]: unit for unit in status.Units(IMAGES).all()}
     assert units["mlflow"]["image"] == "mlstack/mlflow:bc2bc8103489"
     assert units["mlflow"]["limit_mib"] == 0
@@ -360,19 +363,19 @@ def test_host_without_systemd_and_docker_is_looked_at(
     assert status.versions()["docker"] == ""
 
 
+@pytest.mark.parametrize(
+    ("stats", "bytes_in_use"),
+    [
+        ({"usage": 5000, "stats": {"inactive_file": 900}}, 4100),
+        ({"usage": 5000, "stats": {"inactive_file": 1, "total_inactive_file": 900}}, 4100),
+        ({}, 0),
+    ],
+)
 def test_memory_is_told_without_the_cache(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, stats: dict[str, Any], bytes_in_use: int
 ) -> None:
-    group = tmp_path / "system.slice/docker-1.scope"
-    group.mkdir(parents=True)
-    (group / "memory.current").write_text("5000\n")
-    (group / "memory.stat").write_text("anon 4000\ninactive_file 900\n")
-    monkeypatch.setattr(status, "CGROUPS", tmp_path)
-    real = status.read
-    groups = {"/proc/7/cgroup": "0::/system.slice/docker-1.scope\n"}
-    monkeypatch.setattr(status, "read", lambda path: groups.get(path) or real(path))
-    assert status.memory_in_use(7) == 4100
-    assert status.memory_in_use(0) == 0
+    monkeypatch.setattr(status, "run", lambda *_: json.dumps({"memory_stats": stats}))
+    assert status.memory_in_use("mlflow") == bytes_in_use
 
 
 def a_run(training: str, model: str, state: str, start: int, end: int) -> dict[str, Any]:

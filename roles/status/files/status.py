@@ -18,9 +18,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-CGROUPS = Path("/sys/fs/cgroup")
 MLFLOW_SECONDS = 4
-SHOWN = "Id,LoadState,ActiveState,Result,NRestarts,StateChangeTimestampMonotonic,ExecStart"
+# Not ExecStart: MLflow's has empty lines, which part the units.
+SHOWN = "Id,LoadState,ActiveState,Result,NRestarts,StateChangeTimestampMonotonic,FragmentPath"
 OF_A_TRAINING = "tags.`mlstack.training` LIKE '{}'"
 
 
@@ -94,7 +94,7 @@ class Units:
         """Describe one unit."""
         changed = int(block["StateChangeTimestampMonotonic"] or 0) / 1e6
         container = self.containers.get(name, {})
-        planned = re.search(rf"\S*{self.images.get(name)}:\S+", block.get("ExecStart", ""))
+        planned = re.search(rf"\S*{self.images.get(name)}:\S+", read(block.get("FragmentPath", "")))
         return {
             "name": name,
             "unit": block["Id"].removesuffix(".service"),
@@ -103,18 +103,20 @@ class Units:
             "since": span(time.monotonic() - changed) if changed else "",
             "restarts": int(block.get("NRestarts") or 0),
             "image": container.get("Config", {}).get("Image") or (planned[0] if planned else ""),
-            "memory_mib": memory_in_use(container.get("State", {}).get("Pid") or 0) >> 20,
+            "memory_mib": memory_in_use(name) >> 20 if container else 0,
             "limit_mib": container.get("HostConfig", {}).get("Memory", 0) >> 20,
         }
 
 
-def memory_in_use(pid: int) -> int:
-    """Return the bytes that a container holds, as `docker stats` counts: without idle file cache."""
-    group = CGROUPS / read(f"/proc/{pid}/cgroup").strip().rpartition(":")[2].lstrip("/")
-    if not pid or group == CGROUPS:
-        return 0
-    cache = pairs(read(group / "memory.stat"), " ").get("inactive_file", "0")
-    return max(int(read(group / "memory.current") or 0) - int(cache), 0)
+def memory_in_use(container: str) -> int:
+    """Return the bytes that a container holds, as `docker stats` counts, which itself takes two seconds."""
+    address = f"http://docker/containers/{container}/stats?stream=false&one-shot=true"
+    found = loaded(run("curl", "--silent", "--unix-socket", "/run/docker.sock", address)) or {}
+    memory = found.get("memory_stats") or {}
+    parts = memory.get("stats") or {}
+    # The file cache that it can give up: of control groups version 1, or 2.
+    cache = parts.get("total_inactive_file", parts.get("inactive_file", 0))
+    return max(int(memory.get("usage", 0)) - int(cache), 0)
 
 
 class MLflow:
