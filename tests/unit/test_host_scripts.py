@@ -1,9 +1,10 @@
-"""The two scripts that Ansible runs on a host: what they call free, and what they let pass."""
+"""The scripts that Ansible runs on a host: what they call free, let pass, and show."""
 
 from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import sqlite3
 import subprocess
@@ -298,3 +299,188 @@ def test_free_space_is_told_in_gigabytes(
     assert found["taken"] == {}
     assert all(free > 0 for free in found["free_gigabytes"].values())
     assert len(found["free_gigabytes"]) == 1
+
+
+@pytest.fixture(scope="module")
+def status() -> ModuleType:
+    return load_module("roles/status/files/status.py")
+
+
+IMAGES = {name: f"mlstack/{name}" for name in ("mlflow", "streamlit", "trainer")}
+# As printed by systemd 257 on a sandbox.
+SHOWN = """\
+NRestarts=0
+FragmentPath=/usr/lib/systemd/system/docker.service
+Id=docker.service
+LoadState=loaded
+ActiveState=active
+StateChangeTimestampMonotonic=1000000
+Result=success
+
+NRestarts=3
+FragmentPath=/etc/systemd/system/mlflow.service
+Id=mlflow.service
+LoadState=loaded
+ActiveState=failed
+StateChangeTimestampMonotonic=2000000
+Result=exit-code
+
+Id=streamlit.service
+LoadState=not-found
+ActiveState=inactive
+StateChangeTimestampMonotonic=0
+Result=success
+
+Id=trainer@manual.service
+LoadState=loaded
+ActiveState=inactive
+StateChangeTimestampMonotonic=0
+Result=success
+
+Id=trainer@night.service
+LoadState=loaded
+ActiveState=failed
+StateChangeTimestampMonotonic=3000000
+Result=oom-kill
+"""
+INSPECTED = {
+    "Name": "/mlflow",
+    "Config": {"Image": "mlstack/mlflow:0123456789ab"},
+    "HostConfig": {"Memory": 768 << 20},
+}
+
+
+def test_units_are_told_apart(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"docker": json.dumps([INSPECTED]), "systemctl": SHOWN}
+    monkeypatch.setattr(status, "run", lambda *command: answers[command[0]])
+    monkeypatch.setattr(status, "memory_in_use", lambda name: len(name) << 20)
+    units = {unit["name"]: unit for unit in status.Units(IMAGES).all()}
+    assert list(units) == ["docker", "mlflow", "streamlit", "trainer"]
+    assert {name: unit["state"] for name, unit in units.items()} == {
+        "docker": "active",
+        "mlflow": "failed",
+        "streamlit": "not installed",
+        "trainer": "failed",
+    }
+    mlflow = units["mlflow"]
+    assert (mlflow["restarts"], mlflow["memory_mib"], mlflow["limit_mib"]) == (3, 6, 768)
+    assert mlflow["image"] == "mlstack/mlflow:0123456789ab"
+    assert (units["trainer"]["unit"], units["trainer"]["result"]) == ("trainer@night", "oom-kill")
+    assert units["streamlit"]["since"] == ""
+
+
+def test_image_of_a_unit_without_a_container_is_that_of_the_unit(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "run", lambda *command: SHOWN if command[0] == "systemctl" else "")
+    files = {
+        "/etc/systemd/system/mlflow.service": 'docker run mlstack/mlflow:bc2bc8103489 python3 -c "a\\n\\nb"'
+    }
+    monkeypatch.setattr(status, "read", lambda path: files.get(path, ""))
+    units = {unit["name"]: unit for unit in status.Units(IMAGES).all()}
+    assert units["mlflow"]["image"] == "mlstack/mlflow:bc2bc8103489"
+    assert units["mlflow"]["limit_mib"] == 0
+
+
+def test_host_without_systemd_and_docker_is_looked_at(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert status.Units(IMAGES).all() == []
+    assert status.versions()["docker"] == ""
+
+
+@pytest.mark.parametrize(
+    ("stats", "bytes_in_use"),
+    [
+        ({"usage": 5000, "stats": {"inactive_file": 900}}, 4100),
+        ({"usage": 5000, "stats": {"inactive_file": 1, "total_inactive_file": 900}}, 4100),
+        ({}, 0),
+    ],
+)
+def test_memory_is_told_without_the_cache(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, stats: dict[str, Any], bytes_in_use: int
+) -> None:
+    monkeypatch.setattr(status, "run", lambda *_: json.dumps({"memory_stats": stats}))
+    assert status.memory_in_use("mlflow") == bytes_in_use
+
+
+def a_run(training: str, model: str, state: str, start: int, end: int) -> dict[str, Any]:
+    tags = {"mlstack.training": training, "mlstack.problem": "wine", "mlstack.model": model}
+    info = {"status": state, "start_time": start} | ({"end_time": end} if end else {})
+    return {"info": info, "data": {"tags": [{"key": key, "value": value} for key, value in tags.items()]}}
+
+
+def test_models_and_last_training_are_described(status: ModuleType, port: int) -> None:
+    champion = {"alias": "champion", "version": "3"}
+    challenger = {"alias": "challenger", "version": "4"}
+    tags = {"metric": "accuracy", "cv_score": "0.987654321", "model": "svc"}
+    Server.answers = {
+        "/version": "3.17.2",
+        MODELS: {
+            "registered_models": [{"name": "wine", "aliases": [champion, challenger]}, {"name": "by hand"}]
+        },
+        "/api/2.0/mlflow/model-versions/get?name=wine&version=3": {
+            "model_version": {
+                "creation_timestamp": 0,
+                "run_id": "0123456789abcdef",
+                "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            }
+        },
+        "/api/2.0/mlflow/experiments/search": {"experiments": [{"experiment_id": "1"}]},
+        "/api/2.0/mlflow/runs/search": {
+            "runs": [a_run("t", "svc", "FINISHED", 1000, 31000), a_run("t", "knn", "FAILED", 2000, 5000)]
+        },
+    }
+    found = status.MLflow(port).all()
+    assert found["problem"] == ""
+    wine, by_hand = found["models"]
+    assert [wine[key] for key in ("version", "challenger", "score", "run")] == [
+        "3",
+        "4",
+        "0.9877",
+        "01234567",
+    ]
+    assert (by_hand["version"], by_hand["challenger"]) == ("", "")
+    training = found["training"]
+    assert (training["seconds"], training["runs"], training["models"]) == (30, 2, ["knn", "svc"])
+    assert training["ended"] == {"finished": 1, "failed": 1}
+
+
+def test_nothing_trained_is_no_problem(status: ModuleType, port: int) -> None:
+    found = status.MLflow(port).all()
+    assert (found["problem"], found["models"], found["training"]) == ("", [], {})
+
+
+def test_mlflow_that_refuses_or_is_not_there_is_a_line(status: ModuleType, port: int) -> None:
+    Server.hosts.clear()
+    assert status.MLflow(port).all()["problem"] == "Forbidden"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert "refused" in status.MLflow(free.getsockname()[1]).all()["problem"]
+
+
+def test_security_updates_are_counted(status: ModuleType) -> None:
+    simulated = """\
+Inst libssl3t64 [3.5.1-1] (3.5.1-1+deb13u1 Debian-Security:13/stable-security [amd64])
+Inst tzdata [2025a-1] (2025b-1 Debian:13.1/stable [all])
+Inst curl [8.5.0-2] (8.5.0-2ubuntu10.6 Ubuntu:24.04/noble-updates, Ubuntu:24.04/noble-security [amd64])
+Conf libssl3t64 (3.5.1-1+deb13u1 Debian-Security:13/stable-security [amd64])
+"""
+    assert status.security_updates(simulated) == 2
+
+
+def test_newest_backup_is_told(status: ModuleType, tmp_path: Path) -> None:
+    assert status.backup(str(tmp_path / "none")) == {}
+    assert status.backup(str(tmp_path)) == {}
+    for name, when in (("new", 2_000_000_000), ("old", 1_000_000_000)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (when, when))
+    assert status.backup(str(tmp_path))["name"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(-1, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 days")]
+)
+def test_spans_are_told_in_the_unit_that_fits(status: ModuleType, seconds: int, told: str) -> None:
+    assert status.span(seconds) == told

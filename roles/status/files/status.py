@@ -1,0 +1,293 @@
+"""Look at the host for `status` and print as JSON what is there. Needs Python's standard library only.
+
+The first argument is a JSON object with the settings. Nothing is changed, and nothing fails because something
+is broken: what cannot be read is empty or says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+MLFLOW_SECONDS = 4
+# Not ExecStart: MLflow's has empty lines, which part the units.
+SHOWN = "Id,LoadState,ActiveState,Result,NRestarts,StateChangeTimestampMonotonic,FragmentPath"
+OF_A_TRAINING = "tags.`mlstack.training` LIKE '{}'"
+
+
+def run(*command: str) -> str:
+    """Run a command and return what it printed, also if it failed; nothing if it cannot run or hangs."""
+    words = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=8, check=False, env=words)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def read(path: str | Path) -> str:
+    """Return a file's text, or nothing."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def loaded(text: str) -> Any:  # noqa: ANN401 (JSON is of any type)
+    """Parse JSON; None if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def pairs(text: str, sign: str) -> dict[str, str]:
+    """Parse lines of a name, a sign and a value."""
+    split = (line.partition(sign) for line in text.splitlines() if sign in line)
+    return {name.strip(): value.strip() for name, _, value in split}
+
+
+def span(seconds: float) -> str:
+    """Say how long a time is, in the unit that fits."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def since(milliseconds: float) -> str:
+    """Say how long ago something was that MLflow has a time of."""
+    return span(time.time() - milliseconds / 1000)
+
+
+class Units:
+    """What systemd and Docker know of our units.
+
+    Args:
+        images: For each unit, without its instance, the name of its image.
+    """
+
+    def __init__(self, images: dict[str, str]) -> None:
+        self.images = images
+        found = loaded(run("docker", "inspect", "--type", "container", *images)) or []
+        self.containers = {one["Name"].lstrip("/"): one for one in found}
+
+    def all(self) -> list[dict[str, Any]]:
+        """Describe each unit; of the trainer's instances the one that changed last."""
+        names = ["docker.service", *(f"{name}.service" for name in self.images if name != "trainer")]
+        shown = run("systemctl", "show", f"--property={SHOWN}", *names, "trainer@manual.service", "trainer@*")
+        blocks = [pairs(block, "=") for block in shown.split("\n\n") if block.strip()]
+        blocks.sort(key=lambda block: int(block.get("StateChangeTimestampMonotonic") or 0))
+        last = {block["Id"].split("@")[0].removesuffix(".service"): block for block in blocks}
+        return [self.unit(name, last[name]) for name in ("docker", *self.images) if name in last]
+
+    def unit(self, name: str, block: dict[str, str]) -> dict[str, Any]:
+        """Describe one unit."""
+        changed = int(block["StateChangeTimestampMonotonic"] or 0) / 1e6
+        container = self.containers.get(name, {})
+        planned = re.search(rf"\S*{self.images.get(name)}:\S+", read(block.get("FragmentPath", "")))
+        return {
+            "name": name,
+            "unit": block["Id"].removesuffix(".service"),
+            "state": "not installed" if block["LoadState"] == "not-found" else block["ActiveState"],
+            "result": block["Result"],
+            "since": span(time.monotonic() - changed) if changed else "",
+            "restarts": int(block.get("NRestarts") or 0),
+            "image": container.get("Config", {}).get("Image") or (planned[0] if planned else ""),
+            "memory_mib": memory_in_use(name) >> 20 if container else 0,
+            "limit_mib": container.get("HostConfig", {}).get("Memory", 0) >> 20,
+        }
+
+
+def memory_in_use(container: str) -> int:
+    """Return the bytes that a container holds, as `docker stats` counts, which itself takes two seconds."""
+    address = f"http://docker/containers/{container}/stats?stream=false&one-shot=true"
+    found = loaded(run("curl", "--silent", "--unix-socket", "/run/docker.sock", address)) or {}
+    memory = found.get("memory_stats") or {}
+    parts = memory.get("stats") or {}
+    # The file cache that it can give up: of control groups version 1, or 2.
+    cache = parts.get("total_inactive_file", parts.get("inactive_file", 0))
+    return max(int(memory.get("usage", 0)) - int(cache), 0)
+
+
+class MLflow:
+    """What MLflow knows of models and trainings.
+
+    Args:
+        port: Its port on this host.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def ask(self, path: str, **body: object) -> dict[str, Any]:
+        """Call the REST API: a POST if there is a body."""
+        url = f"{self.url}/api/2.0/mlflow/{path}"
+        data = json.dumps(body).encode() if body else None
+        message = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(message, timeout=MLFLOW_SECONDS) as answer:  # noqa: S310
+            return dict(json.load(answer))
+
+    def all(self) -> dict[str, Any]:
+        """Describe the server, its models and the last training; `problem` says why that cannot be."""
+        found: dict[str, Any] = {"version": "", "models": [], "training": {}, "problem": ""}
+        try:
+            with urllib.request.urlopen(f"{self.url}/version", timeout=MLFLOW_SECONDS) as answer:  # noqa: S310
+                found["version"] = answer.read().decode().strip()
+            registered = self.ask("registered-models/search?max_results=100").get("registered_models", [])
+            found["models"] = [self.model(model) for model in registered]
+            found["training"] = self.training()
+        except (OSError, ValueError, KeyError) as error:
+            found["problem"] = reason(error)
+        return found
+
+    def model(self, model: dict[str, Any]) -> dict[str, Any]:
+        """Describe a registered model and its champion."""
+        aliases = {alias["alias"]: alias["version"] for alias in model.get("aliases", [])}
+        found = {"name": model["name"], "challenger": aliases.get("challenger", "")}
+        if "champion" not in aliases:
+            return found | {"version": ""}
+        query = urllib.parse.urlencode({"name": model["name"], "version": aliases["champion"]})
+        version = self.ask(f"model-versions/get?{query}")["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+        return found | {
+            "version": aliases["champion"],
+            "model": tags.get("model", ""),
+            "metric": tags.get("metric", ""),
+            "score": f"{float(tags['cv_score']):.4g}" if "cv_score" in tags else "",
+            "since": since(version["creation_timestamp"]),
+            "run": version.get("run_id", "")[:8],
+        }
+
+    def training(self) -> dict[str, Any]:
+        """Describe the last training: all runs that carry its name."""
+        experiments = self.ask("experiments/search", max_results=1000).get("experiments", [])
+        ids = [experiment["experiment_id"] for experiment in experiments]
+        newest = self.runs(ids, "%", 1)
+        if not newest:
+            return {}
+        runs = self.runs(ids, tags_of(newest[0])["mlstack.training"], 1000)
+        started = min(run["info"]["start_time"] for run in runs)
+        ended = max(run["info"].get("end_time", 0) for run in runs)
+        return {
+            "since": since(started),
+            "seconds": round((ended - started) / 1000) if ended else 0,
+            "problems": sorted({tags_of(run).get("mlstack.problem", "?") for run in runs}),
+            "models": sorted({tags_of(run).get("mlstack.model", "?") for run in runs}),
+            "runs": len(runs),
+            "ended": dict(Counter(run["info"]["status"].lower() for run in runs)),
+        }
+
+    def runs(self, experiments: list[str], training: str, most: int) -> list[dict[str, Any]]:
+        """Return runs of trainings whose name is like this, the newest first."""
+        found = self.ask(
+            "runs/search",
+            experiment_ids=experiments,
+            filter=OF_A_TRAINING.format(training),
+            order_by=["attributes.start_time DESC"],
+            max_results=most,
+        )
+        return list(found.get("runs", []))
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why a call failed."""
+    said = getattr(error, "reason", None) or error
+    return getattr(said, "strerror", None) or str(said) or type(said).__name__
+
+
+def tags_of(run: dict[str, Any]) -> dict[str, str]:
+    """Return a run's tags by name."""
+    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+
+
+def disk(path: str) -> dict[str, Any]:
+    """Describe the disk that a path is on, or will be on."""
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    of = os.statvfs(place)
+    used, free = (of.f_blocks - of.f_bfree) * of.f_frsize, of.f_bavail * of.f_frsize
+    return {
+        "path": path,
+        "device": place.stat().st_dev,
+        "used_gb": round(used / 1e9, 1),
+        "free_gb": round(free / 1e9, 1),
+        "percent": round(100 * used / (used + free)) if used + free else 0,
+    }
+
+
+def memory() -> dict[str, float]:
+    """Return the host's memory in GiB."""
+    kib = {name: int(value.split()[0]) for name, value in pairs(read("/proc/meminfo"), ":").items()}
+    total, free = kib.get("MemTotal", 0), kib.get("MemAvailable", 0)
+    return {"total_gib": round(total / 2**20, 1), "free_gib": round(free / 2**20, 1)}
+
+
+def backup(folder: str) -> dict[str, str]:
+    """Describe the newest entry of the folder of backups; nothing if there is none."""
+    try:
+        newest = max(os.scandir(folder), key=lambda entry: entry.stat().st_mtime, default=None)
+    except OSError:
+        return {}
+    return {"name": newest.name, "since": span(time.time() - newest.stat().st_mtime)} if newest else {}
+
+
+def updates() -> dict[str, Any]:
+    """Say how many security updates wait (None: nobody has asked the mirror yet), and whether to reboot."""
+    lists = list(Path("/var/lib/apt/lists").glob("*_InRelease"))
+    planned = run("apt-get", "--simulate", "--quiet=2", "dist-upgrade") if lists else ""
+    return {
+        "security": security_updates(planned) if lists else None,
+        "reboot": Path("/run/reboot-required").exists(),
+    }
+
+
+def security_updates(simulated: str) -> int:
+    """Count the packages from a security archive in what apt-get would do."""
+    return len(re.findall(r"^Inst .*-security", simulated, flags=re.MULTILINE | re.IGNORECASE))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is below the containers."""
+    system = pairs(read("/etc/os-release"), "=")
+    name = system.get("PRETTY_NAME", "").strip('"')
+    engine = loaded(run("docker", "version", "--format", "{{json .Server}}")) or {}
+    return {
+        "docker": engine.get("Version", ""),
+        "system": f"Debian {read('/etc/debian_version').strip()}" if system.get("ID") == "debian" else name,
+        "kernel": os.uname().release,
+        "up": span(float((read("/proc/uptime") or "0").split()[0])),
+    }
+
+
+def main() -> None:
+    """Print what is there."""
+    settings = json.loads(sys.argv[1])
+    print(
+        json.dumps(
+            {
+                "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+                "units": Units(settings["images"]).all(),
+                "mlflow": MLflow(settings["mlflow_port"]).all(),
+                "disks": [disk("/"), disk(settings["data_dir"])],
+                "memory": memory(),
+                "backup": backup(settings["backup_dir"]),
+                "updates": updates(),
+                "versions": versions(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

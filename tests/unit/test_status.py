@@ -1,0 +1,235 @@
+"""The screen of `status`: it fits, and each thing that is broken is told with the command to type."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .project import ROOT, render, role_variables
+
+HOST = "mlstack-host"
+# What files/status.py printed on a sandbox.
+HEALTHY: dict[str, Any] = json.loads((ROOT / "tests/unit/status_healthy.json").read_text())
+IMAGES = {unit["image"].split(":")[0]: unit["image"] for unit in HEALTHY["units"] if unit["image"]}
+INSTANCE = {
+    "kind": "instance",
+    "name": HOST,
+    "id": "i-0123456789abcdef0",
+    "state": "running",
+    "holds_data": False,
+    "detail": "t3.medium, 203.0.113.9",
+}
+BUCKET = {
+    "kind": "bucket",
+    "name": "mlstack-123456789012-eu-central-1",
+    "id": "mlstack-123456789012-eu-central-1",
+    "state": "there",
+    "holds_data": True,
+    "detail": "versioned, " + "encrypted " * 9,
+}
+ROLE = {
+    "kind": "role",
+    "name": HOST,
+    "id": HOST,
+    "state": "there",
+    "holds_data": False,
+    "detail": "",
+}
+UNREACHABLE = {"unreachable": True, "msg": "Task failed: Failed to connect via ssh: Connection refused"}
+NO_MLFLOW = {"version": "", "models": [], "training": {}, "problem": "Connection refused"}
+
+
+def screen(found: dict[str, Any] | None, **variables: Any) -> str:
+    """Show what was found on the host, as `say` does."""
+    answer = {"rc": 0, "stdout": json.dumps(found)} if found else UNREACHABLE
+    addresses = {"MLflow": "http://203.0.113.9:5000", "SSH": f"ssh admin@{HOST}"}
+    of_host = {
+        "ansible_host": "203.0.113.9",
+        "status_addresses": addresses,
+        "status_data_dir": "/var/lib/mlstack",
+        "__status_look": answer,
+    }
+    wanted = role_variables("status") | {
+        "path": str(ROOT / "roles/status/templates/screen.j2"),
+        "groups": {"mlstack": [HOST]},
+        "hostvars": {HOST: of_host},
+        "image_references": IMAGES,
+        "mlstack_name": "mlstack",
+        "mlstack_cloud": "aws",
+        "aws_region": "eu-central-1",
+        "aws_resources": [INSTANCE, BUCKET, ROLE, ROLE | {"kind": "key pair"}],
+        "mlstack_playbook_command": "ansible-playbook",
+        "mlstack_settings_file": "inventory/aws/group_vars/aws.yml",
+        "status_next": ["ansible-playbook playbooks/verify.yml"],
+    }
+    return str(render("lookup('ansible.builtin.template', path)", wanted | variables))
+
+
+def needs(text: str) -> str:
+    """Return what needs somebody, on one line."""
+    return " ".join(text[text.index("need") :].split())
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    found = copy.deepcopy(HEALTHY)
+    change(found)
+    return found
+
+
+def unit(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(one for one in found["units"] if one["name"] == name)
+
+
+def mlflow_is_down(found: dict[str, Any]) -> None:
+    unit(found, "mlflow").update(state="failed", result="exit-code", memory_mib=0, limit_mib=0)
+    found["mlflow"] = NO_MLFLOW
+
+
+def never_trained(found: dict[str, Any]) -> None:
+    found["mlflow"].update(models=[], training={})
+
+
+def no_champion(found: dict[str, Any]) -> None:
+    found["mlflow"]["models"].append({"name": "wine", "version": "", "challenger": ""})
+
+
+def test_all_is_well() -> None:
+    text = screen(HEALTHY)
+    assert text.rstrip().endswith("All well.")
+    for part in (
+        "running, t3.medium",
+        "  bucket          mlstack-123456789012-eu-central-1, holds data, versioned",
+        "  and             role, key pair\n",
+        "breast_cancer",
+        "the host has its images",
+        f"MLflow {HEALTHY['mlflow']['version']}",
+        "http://203.0.113.9:5000",
+        "none; mlstack makes no backups yet, so copy /var/lib/mlstack yourself",
+    ):
+        assert part in text
+
+
+def test_it_fits_on_a_screen() -> None:
+    models = [{**HEALTHY["mlflow"]["models"][0], "name": "a_model_with_a_long_name" * 2}] * 30
+    crowded = changed(lambda found: found["mlflow"].update(models=models))
+    for found in (HEALTHY, crowded, changed(mlflow_is_down), None):
+        lines = screen(found, aws_resources=[INSTANCE, *[BUCKET] * 10]).splitlines()
+        assert max(map(len, lines)) <= 98
+        assert len(lines) <= 50
+    assert "and 22 more" in screen(crowded)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (mlflow_is_down, "mlflow is failed (exit-code) on the host: sudo journalctl -n 50 -u mlflow"),
+        (
+            lambda found: unit(found, "streamlit").update(state="inactive"),
+            "streamlit is inactive ansible-playbook playbooks/configure.yml",
+        ),
+        (
+            lambda found: unit(found, "docker").update(state="failed", result="signal"),
+            "docker is failed (signal) on the host: sudo journalctl -n 50 -u docker",
+        ),
+        (
+            lambda found: unit(found, "trainer").update(state="failed", result="oom-kill", since="3 h"),
+            "failed (oom-kill) 3 h ago on the host: sudo journalctl -n 100 -u trainer@manual",
+        ),
+        (
+            lambda found: found["mlflow"].update(problem="timed out", models=[], training={}),
+            "MLflow runs, but does not answer: timed out on the host: sudo journalctl -n 50 -u mlflow",
+        ),
+        (never_trained, "the app has nothing to predict with ansible-playbook train.yml -e model=all"),
+        (no_champion, "wine has no champion ansible-playbook train.yml -e model=all -e problem=wine"),
+        (lambda found: found["disks"][0].update(percent=81), "/ is 81 % full, over 80 (status_disk_percent)"),
+        (
+            lambda found: unit(found, "mlflow").update(memory_mib=740, limit_mib=768),
+            "mlflow uses 740 of 768 MiB; raise mlflow_memory in inventory/aws/group_vars/aws.yml",
+        ),
+        (
+            lambda found: unit(found, "streamlit").update(image="mlstack/streamlit:0123456789ab"),
+            "images than those of this checkout: mlstack/streamlit:0123456789ab ansible-playbook",
+        ),
+        (lambda found: found["updates"].update(security=2), "2 security updates of Debian"),
+        (
+            lambda found: found["updates"].update(reboot=True),
+            "a restart of the host on the host: sudo systemctl reboot",
+        ),
+    ],
+)
+def test_what_is_broken_is_told_with_the_command(
+    change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    text = screen(changed(change))
+    assert "1 thing needs you:" in text
+    assert told in needs(text)
+
+
+def test_disk_at_the_limit_is_no_alarm_and_a_disk_is_told_once() -> None:
+    assert "All well." in screen(changed(lambda found: found["disks"][0].update(percent=80)))
+    full = changed(lambda found: [disk.update(percent=95, device=1) for disk in found["disks"]])
+    assert "1 thing needs you:" in screen(full)
+
+
+def test_training_that_never_ran_and_mlflow_that_is_down_are_told_apart() -> None:
+    assert "Last training     never" in screen(changed(never_trained))
+    assert "Last training     not known" in screen(changed(mlflow_is_down))
+
+
+def test_host_that_cannot_be_reached_does_not_hide_aws() -> None:
+    text = screen(None)
+    assert "running, t3.medium" in text
+    assert "  Failed to connect via ssh: Connection refused" in text
+    assert f"{HOST} (203.0.113.9) cannot be looked at over SSH ssh admin@{HOST}" in needs(text)
+
+
+def test_sudo_that_asks_for_a_password_is_told() -> None:
+    answer = {"rc": 1, "msg": "Missing sudo password"}
+    assert "Missing sudo password" in screen(HEALTHY, __status_answer=answer)
+
+
+def test_aws_that_does_not_answer_does_not_hide_the_host() -> None:
+    text = screen(HEALTHY, aws_resources=[], __status_aws_problem="no AWS credentials were found.")
+    assert "does not answer: no AWS credentials were found." in text
+    assert "breast_cancer" in text
+    assert "1 thing needs you: 1. AWS does not answer" in " ".join(text.split())
+
+
+def test_instance_that_is_stopped_is_told() -> None:
+    text = screen(None, aws_resources=[INSTANCE | {"state": "stopped"}])
+    assert f"instance {HOST} is stopped in AWS ansible-playbook site.yml" in needs(text)
+
+
+def test_volume_that_is_not_attached_is_told_if_there_is_an_instance() -> None:
+    volume = BUCKET | {"kind": "data volume", "name": "mlstack-data", "detail": "20 GiB, not attached"}
+    text = screen(HEALTHY, aws_resources=[INSTANCE, volume])
+    assert "data volume mlstack-data is not attached to the instance ansible-playbook site.yml" in needs(text)
+    assert "not attached to" not in screen(HEALTHY, aws_resources=[volume])
+
+
+def test_instance_that_is_gone_is_told() -> None:
+    assert "AWS has no instance named mlstack ansible-playbook site.yml" in needs(
+        screen(None, aws_resources=[BUCKET], groups={"mlstack": []})
+    )
+
+
+def test_nothing_at_all_is_told_with_the_command() -> None:
+    text = screen(None, aws_resources=[], groups={"mlstack": []})
+    assert "nothing there; to create: ansible-playbook site.yml" in text
+    assert needs(text).endswith("you: 1. nothing is there yet; to create it ansible-playbook site.yml")
+
+
+def test_server_without_anything_of_ours() -> None:
+    def nothing(found: dict[str, Any]) -> None:
+        for one in found["units"]:
+            one.update(state="not installed", image="", memory_mib=0, limit_mib=0)
+        found.update(mlflow=NO_MLFLOW)
+
+    text = screen(changed(nothing), mlstack_cloud="none")
+    assert "AWS" not in text
+    assert "1 thing needs you:" in text
+    assert f"nothing of mlstack is on {HOST}; to put it there ansible-playbook site.yml" in needs(text)
