@@ -1,6 +1,6 @@
 """What AWS says of a platform's resources, put into the words in which roles/aws says what is wanted.
 
-Each function takes a resource as boto3 describes it and returns what there is to compare. `id` is what AWS calls it.
+Each function takes a resource as boto3 describes it and returns what there is to compare; `id` is AWS's name.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def as_list(have: Described) -> list[Described]:
             "id": one,
             "state": have[part].get("state", "there"),
             "holds_data": part in HOLDS_DATA,
-            "detail": DETAILS.get(part, lambda _: "")(have[part]) if one == have[part]["id"] else "",
+            "detail": DETAILS[part](have[part]) if part in DETAILS and one == have[part]["id"] else "",
         }
         for part, kind in KINDS.items()
         if part in have and not have[part].get("foreign")
