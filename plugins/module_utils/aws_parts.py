@@ -152,7 +152,7 @@ def network(
         "cidr": vpc["CidrBlock"],
         "subnets": sorted(names.values()),
         "public_subnets": sorted(names.get(subnet, "") for subnet in routed),
-        "subnet_ids": sorted(names),
+        "subnet_cidrs": sorted(one["CidrBlock"] for one in subnets if one["VpcId"] == vpc["VpcId"]),
         "gateway_ids": [
             one["InternetGatewayId"]
             for one in gateways
@@ -194,9 +194,10 @@ DETAILS: dict[str, Callable[[Described], str]] = {
 
 
 def as_list(have: Described) -> list[Described]:
-    """List what there is for people: kind, name, id, state, whether it holds data, and a detail."""
+    """List what there is for people: part, kind, name, id, state, whether it holds data, and a detail."""
     return [
         {
+            "part": part,
             "kind": kind,
             "name": have[part].get("tags", {}).get("Name", one),
             "id": one,

@@ -97,7 +97,7 @@ have:
   returned: always
   type: dict
 resources:
-  description: The same as a flat list, for people. Each has kind, name, id, state, holds_data and detail.
+  description: The same as a flat list, for people. Each has part, kind, name, id, state, holds_data and detail.
   returned: always
   type: list
   elements: dict
@@ -520,6 +520,8 @@ class Account:
             have["repositories"]["each"] = {
                 one["id"]: {key: one[key] for key in REPOSITORY} for one in found["repositories"]
             }
+        if "address" in have:
+            have["address"]["public_ips"] = [one["public_ip"] for one in found["address"]]
         if "dns" in have:
             public = have.get("address", {}).get("public_ip")
             have["dns"]["points_to_host"] = have["dns"]["values"] == [public]
