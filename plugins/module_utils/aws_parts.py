@@ -113,6 +113,7 @@ def alarm(metric_alarm: Described, host_id: str | None) -> Described:
         "arn": metric_alarm["AlarmArn"],
         "state": metric_alarm["StateValue"],
         "recovers": any(action.endswith(":ec2:recover") for action in metric_alarm["AlarmActions"]),
+        "metric": metric_alarm["MetricName"],
         "watches_host": any(one["Value"] == host_id for one in metric_alarm["Dimensions"]),
         "tags": tags_of(metric_alarm),
     }
