@@ -97,7 +97,7 @@ have:
   returned: always
   type: dict
 resources:
-  description: The same as a flat list, for people. Each has part, kind, name, id, state, holds_data and detail.
+  description: The same as a list for people, each with part, kind, name, id, state, holds_data and detail.
   returned: always
   type: list
   elements: dict

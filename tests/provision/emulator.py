@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -176,7 +177,11 @@ class Emulator:
                 start_new_session=True,
             )
             recorder.process = process
-            output, _ = process.communicate(timeout=300)
+            try:
+                output, _ = process.communicate(timeout=900)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                output, _ = process.communicate()
         told = re.findall(r"CONTRACT(.*?)CONTRACT", "".join(output.split()))
         contract = dict(json.loads(base64.b64decode(one)) for one in told)
         return Run(process.returncode, output, contract, recorder.calls)
