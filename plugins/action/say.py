@@ -17,7 +17,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Print the message.
 
         Returns:
-            What Ansible registers: nothing but that nothing changed; in check mode, that `before` would become `after`.
+            What Ansible registers: that nothing changed; in check mode, that `before` would become `after`.
         """
         outcome: dict[str, Any] = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(

@@ -1,6 +1,6 @@
 """What AWS says of a platform's resources, put into the words in which roles/aws says what is wanted.
 
-Each function takes a resource as boto3 describes it and returns what there is to compare. `id` is what AWS calls it.
+Each function takes a resource as boto3 describes it and returns what there is to compare; `id` is AWS's name.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def alarm(metric_alarm: Described, host_id: str | None) -> Described:
         "arn": metric_alarm["AlarmArn"],
         "state": metric_alarm["StateValue"],
         "recovers": any(action.endswith(":ec2:recover") for action in metric_alarm["AlarmActions"]),
+        "metric": metric_alarm["MetricName"],
         "watches_host": any(one["Value"] == host_id for one in metric_alarm["Dimensions"]),
         "tags": tags_of(metric_alarm),
     }
@@ -203,7 +204,7 @@ def as_list(have: Described) -> list[Described]:
             "id": one,
             "state": have[part].get("state", "there"),
             "holds_data": part in HOLDS_DATA,
-            "detail": DETAILS.get(part, lambda _: "")(have[part]) if one == have[part]["id"] else "",
+            "detail": DETAILS[part](have[part]) if part in DETAILS and one == have[part]["id"] else "",
         }
         for part, kind in KINDS.items()
         if part in have and not have[part].get("foreign")

@@ -16,7 +16,7 @@ short_description: One operation of the AWS API
 description:
   - For the few things that no module of amazon.aws and community.aws does.
   - Credentials, profile and endpoint are those of boto3's environment variables.
-  - Reports changed, and is left out in check mode, unless the operation's name begins with get, list or describe.
+  - Reports changed, and is left out in check mode, unless the operation begins with get, list or describe.
 options:
   region:
     description: AWS region.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
 
 import boto3
 from ansible.module_utils import aws_parts
@@ -19,10 +19,11 @@ module: aws_platform_info
 author: mlstack
 short_description: Everything that AWS has of one platform, in one call
 description:
-  - Finds the resources of a platform by their tags (Project and ManagedBy) or, where a service can't be asked for tags,
-    by the names that this project gives; and describes each in the words in which roles/aws says what is wanted.
-  - A module call costs about a second, an API call a fraction of it. So one call that asks every service at the same time
-    lets the role leave out the modules of everything that is as it should be.
+  - Finds the resources of a platform by their tags (Project and ManagedBy) or, where a service can't be asked
+    for tags, by the names that this project gives; and describes each in the words in which roles/aws says
+    what is wanted.
+  - A module call costs about a second, an API call a fraction of it. So one call that asks every service at
+    the same time lets the role leave out the modules of everything that is as it should be.
   - Credentials, profile and endpoint are those of boto3's environment variables. Changes nothing.
 options:
   region:
@@ -91,12 +92,12 @@ image:
   type: dict
 have:
   description:
-    - What there is, by part of the platform (host, data_volume, bucket, ...), in the words of the role's C(__aws_wanted).
-      A part that is not there is absent. Each has an C(id), and C(all) has the ids if there are several.
+    - What there is, by part of the platform (host, data_volume, bucket, ...), in the words of the role's
+      C(__aws_wanted). A part that is not there is absent. Each has an C(id); C(all) has the ids of all.
   returned: always
   type: dict
 resources:
-  description: The same as a flat list, for people. Each has part, kind, name, id, state, holds_data and detail.
+  description: The same as a list for people, each with part, kind, name, id, state, holds_data and detail.
   returned: always
   type: list
   elements: dict
@@ -114,6 +115,8 @@ NOT_LET_IN = ("AuthFailure", "InvalidClientTokenId", "UnrecognizedClientExceptio
 # A platform without these can be run by someone who may not read them.
 OPTIONAL = ("ecr", "rds", "route53", "ssm", "cloudwatch")
 
+Question = Callable[[], object]
+
 
 class Account:
     """One AWS account seen through one region; every method is one question to AWS."""
@@ -130,14 +133,14 @@ class Account:
         services = ("sts", "ec2", "iam", "s3", "resourcegroupstaggingapi", *OPTIONAL)
         self.clients = {service: self.session.client(service, config=config) for service in services}
 
-    def pages(self, service: str, call: str, result: str, **arguments: Any) -> list[Described]:
+    def pages(self, service: str, call: str, result: str, **arguments: object) -> list[Described]:
         """Collect a list over all pages of an answer."""
         client = self.clients[service]
         if not client.can_paginate(call):
             return list(getattr(client, call)(**arguments)[result])
         return [found for page in client.get_paginator(call).paginate(**arguments) for found in page[result]]
 
-    def mine(self, call: str, result: str, **filters: Any) -> list[Described]:
+    def mine(self, call: str, result: str, **filters: list[str]) -> list[Described]:
         """Describe EC2 resources that carry the platform's tags."""
         wanted = {"tag:Project": [self.name], "tag:ManagedBy": ["mlstack"]} | filters
         return self.pages("ec2", call, result, Filters=[{"Name": k, "Values": v} for k, v in wanted.items()])
@@ -146,7 +149,9 @@ class Account:
         """Say whether tags are the platform's."""
         return tags.get("Project") == self.name and tags.get("ManagedBy") == "mlstack"
 
-    def maybe(self, service: str, missing: tuple[str, ...], call: str, **arguments: Any) -> Described | None:
+    def maybe(
+        self, service: str, missing: tuple[str, ...], call: str, **arguments: object
+    ) -> Described | None:
         """Ask for one thing; None if it is not there."""
         try:
             return dict(getattr(self.clients[service], call)(**arguments))
@@ -158,6 +163,7 @@ class Account:
     # --- questions that need nothing but the name ------------------------------------------------
 
     def caller(self) -> Described:
+        """Who asks, and in which account and part of AWS."""
         who = self.clients["sts"].get_caller_identity()
         partition = who["Arn"].split(":")[1]
         domain = self.session.get_partition_for_region(self.region)
@@ -169,35 +175,13 @@ class Account:
         }
 
     def instances(self) -> list[Described]:
+        """The platform's instances but those that are gone."""
         alive = {"instance-state-name": ["pending", "running", "stopping", "stopped", "shutting-down"]}
         found = self.mine("describe_instances", "Reservations", **alive)
         return [instance for reservation in found for instance in reservation["Instances"]]
 
-    def volumes(self) -> list[Described]:
-        return self.mine("describe_volumes", "Volumes")
-
-    def addresses(self) -> list[Described]:
-        return self.mine("describe_addresses", "Addresses")
-
-    def groups(self) -> list[Described]:
-        return self.mine("describe_security_groups", "SecurityGroups")
-
-    def keys(self) -> list[Described]:
-        return self.mine("describe_key_pairs", "KeyPairs")
-
-    def vpcs(self) -> list[Described]:
-        return self.pages("ec2", "describe_vpcs", "Vpcs")
-
-    def subnets(self) -> list[Described]:
-        return self.pages("ec2", "describe_subnets", "Subnets")
-
-    def gateways(self) -> list[Described]:
-        return self.mine("describe_internet_gateways", "InternetGateways")
-
-    def route_tables(self) -> list[Described]:
-        return self.mine("describe_route_tables", "RouteTables")
-
     def type(self) -> Described | None:
+        """Memory, architectures and zones of the instance type; None if there is no such type."""
         if not self.asked["instance_type"]:
             return None
         asked = self.asked["instance_type"]
@@ -219,6 +203,7 @@ class Account:
         }
 
     def image(self) -> Described | None:
+        """The image that was asked for; None if there is none."""
         image = self.asked["image"]
         if not image:
             return None
@@ -266,6 +251,7 @@ class Account:
         }
 
     def profile(self) -> Described | None:
+        """The instance profile."""
         name = f"{self.name}-host"
         answer = self.maybe("iam", ("NoSuchEntity",), "get_instance_profile", InstanceProfileName=name)
         if not answer:
@@ -278,6 +264,7 @@ class Account:
         }
 
     def tagged_buckets(self) -> list[str]:
+        """Names of the buckets that carry the platform's tags."""
         tags = [{"Key": "Project", "Values": [self.name]}, {"Key": "ManagedBy", "Values": ["mlstack"]}]
         found = self.pages(
             "resourcegroupstaggingapi",
@@ -289,6 +276,7 @@ class Account:
         return [resource["ResourceARN"].split(":::")[1] for resource in found]
 
     def repositories(self) -> list[Described]:
+        """The repositories of images with their settings."""
         ecr = self.clients["ecr"]
         found = []
         for repository in self.pages("ecr", "describe_repositories", "repositories"):
@@ -314,6 +302,7 @@ class Account:
         return found
 
     def alarms(self) -> list[Described]:
+        """The alarms on the platform's hosts, with their tags."""
         ask = self.clients["cloudwatch"]
         found = self.pages(
             "cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{self.name}-host-"
@@ -321,16 +310,19 @@ class Account:
         return [one | ask.list_tags_for_resource(ResourceARN=one["AlarmArn"]) for one in found]
 
     def databases(self) -> list[Described]:
+        """The RDS instances that carry the platform's tags."""
         found = self.pages("rds", "describe_db_instances", "DBInstances")
         return [one for one in found if self.is_mine(tags_of(one))]
 
     def database_networks(self) -> list[str]:
+        """The subnet group of the database."""
         found = self.pages("rds", "describe_db_subnet_groups", "DBSubnetGroups")
         return [
             one["DBSubnetGroupName"] for one in found if one["DBSubnetGroupName"] == f"{self.name}-database"
         ]
 
     def parameters(self) -> list[str]:
+        """The parameter that holds the database's password, without its value."""
         wanted = [{"Key": "Name", "Option": "Equals", "Values": [f"/{self.name}/database-password"]}]
         return [
             one["Name"]
@@ -370,41 +362,34 @@ class Account:
                 return {"id": name, "foreign": True, "tags": {}}
             raise
 
-        def ask(missing: str, call: str, result: str) -> Any:
-            answer = self.maybe("s3", (missing,), call, Bucket=name) or {}
-            return answer.get(result)
+        def ask(call: str, missing: str) -> Described:
+            return self.maybe("s3", (missing,), call, Bucket=name) or {}
 
-        encryption = ask(
-            "ServerSideEncryptionConfigurationNotFoundError",
-            "get_bucket_encryption",
-            "ServerSideEncryptionConfiguration",
-        )
-        block = ask(
-            "NoSuchPublicAccessBlockConfiguration",
-            "get_public_access_block",
-            "PublicAccessBlockConfiguration",
-        )
-        owner = ask("OwnershipControlsNotFoundError", "get_bucket_ownership_controls", "OwnershipControls")
-        policy = ask("NoSuchBucketPolicy", "get_bucket_policy", "Policy")
-        rules = ask("NoSuchLifecycleConfiguration", "get_bucket_lifecycle_configuration", "Rules")
+        encryption = ask("get_bucket_encryption", "ServerSideEncryptionConfigurationNotFoundError")
+        block = ask("get_public_access_block", "NoSuchPublicAccessBlockConfiguration")
+        owner = ask("get_bucket_ownership_controls", "OwnershipControlsNotFoundError")
+        policy = ask("get_bucket_policy", "NoSuchBucketPolicy")
+        lifecycle = ask("get_bucket_lifecycle_configuration", "NoSuchLifecycleConfiguration")
+        rules = encryption.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
         return {
             "id": name,
             "foreign": False,
             "versioning": self.clients["s3"].get_bucket_versioning(Bucket=name).get("Status", "off"),
             "encryption": [
-                rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm")
-                for rule in (encryption or {}).get("Rules", [])
+                rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in rules
             ],
-            "public_access_blocked": sorted((block or {}).values()) == [True] * 4,
-            "ownership": [rule["ObjectOwnership"] for rule in (owner or {}).get("Rules", [])],
-            "policy": json.loads(policy) if policy else {},
-            "lifecycle": aws_parts.lifecycle(rules or []),
-            "tags": {
-                tag["Key"]: tag["Value"] for tag in ask("NoSuchTagSet", "get_bucket_tagging", "TagSet") or []
-            },
+            "public_access_blocked": sorted(block.get("PublicAccessBlockConfiguration", {}).values())
+            == [True] * 4,
+            "ownership": [
+                rule["ObjectOwnership"] for rule in owner.get("OwnershipControls", {}).get("Rules", [])
+            ],
+            "policy": json.loads(policy["Policy"]) if policy else {},
+            "lifecycle": aws_parts.lifecycle(lifecycle.get("Rules", [])),
+            "tags": tags_of(ask("get_bucket_tagging", "NoSuchTagSet")),
         }
 
     def is_protected(self, instance: str) -> bool:
+        """Whether the instance can't be terminated."""
         answer = self.clients["ec2"].describe_instance_attribute(
             InstanceId=instance, Attribute="disableApiTermination"
         )
@@ -416,8 +401,8 @@ class Account:
         """Ask everything, at the same time where one question does not need the answer to another."""
         unreadable: dict[str, str] = {}
 
-        def optional(service: str, question: Callable[[], Any], nothing: Any) -> Callable[[], Any]:
-            def ask() -> Any:
+        def optional(service: str, question: Question, nothing: object) -> Question:
+            def ask() -> object:
                 try:
                     return question()
                 except ClientError as error:
@@ -428,25 +413,21 @@ class Account:
 
             return ask
 
-        first: dict[str, Callable[[], Any]] = {
-            question.__name__: question
-            for question in (
-                self.instances,
-                self.volumes,
-                self.addresses,
-                self.groups,
-                self.keys,
-                self.vpcs,
-                self.subnets,
-                self.gateways,
-                self.route_tables,
-                self.type,
-                self.image,
-                self.role,
-                self.profile,
-                self.tagged_buckets,
-            )
-        } | {
+        first: dict[str, Question] = {
+            "instances": self.instances,
+            "volumes": partial(self.mine, "describe_volumes", "Volumes"),
+            "addresses": partial(self.mine, "describe_addresses", "Addresses"),
+            "groups": partial(self.mine, "describe_security_groups", "SecurityGroups"),
+            "keys": partial(self.mine, "describe_key_pairs", "KeyPairs"),
+            "gateways": partial(self.mine, "describe_internet_gateways", "InternetGateways"),
+            "route_tables": partial(self.mine, "describe_route_tables", "RouteTables"),
+            "vpcs": partial(self.pages, "ec2", "describe_vpcs", "Vpcs"),
+            "subnets": partial(self.pages, "ec2", "describe_subnets", "Subnets"),
+            "type": self.type,
+            "image": self.image,
+            "role": self.role,
+            "profile": self.profile,
+            "tagged_buckets": self.tagged_buckets,
             "repositories": optional("ecr", self.repositories, []),
             "alarms": optional("cloudwatch", self.alarms, []),
             "databases": optional("rds", self.databases, []),
@@ -460,7 +441,7 @@ class Account:
         with ThreadPoolExecutor(8) as pool:
             asked = {name: pool.submit(question) for name, question in first.items()}
             of_that_name = pool.submit(self.bucket, named)
-            seen = {name: answer.result() for name, answer in asked.items()}
+            seen: Described = {name: answer.result() for name, answer in asked.items()}
             alive = [one for one in seen["instances"] if one["State"]["Name"] != "shutting-down"]
             others = pool.map(self.bucket, [name for name in seen["tagged_buckets"] if name != named])
             protected = dict(
@@ -485,7 +466,7 @@ class Account:
 
     def describe(
         self,
-        seen: dict[str, Any],
+        seen: Described,
         hosts: list[Described],
         protected: dict[str, bool],
         buckets: list[Described],
@@ -546,7 +527,7 @@ class Account:
             have["dns"]["points_to_host"] = have["dns"]["values"] == [public]
         return have
 
-    def network(self, seen: dict[str, Any], have: Described) -> Described:
+    def network(self, seen: Described, have: Described) -> Described:
         """Describe the VPC that the host is in or will be in; `vpc_id` is empty if there is none."""
         mode = self.asked["vpc_mode"]
         ids = {one["VpcId"]: bool(one.get("IsDefault")) for one in seen["vpcs"]}

@@ -1,4 +1,4 @@
-"""An AWS emulator, and Ansible run against it the way a person runs it."""
+"""An AWS emulator, and Ansible run against it the way a person runs it, with every call to AWS on record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 import boto3
 import yaml
 from botocore.config import Config
+
+from .recorder import Recorder
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -37,8 +40,9 @@ CONTRACT_PLAY = """
         msg: "CONTRACT{{ [item, told] | to_json | b64encode }}CONTRACT"
       loop: "{{ ['localhost'] + groups['mlstack'] }}"
       vars:
-        wanted: [aws_host_address, aws_bucket_name, aws_artifact_root,
-                 ansible_host, ansible_user, ansible_ssh_private_key_file]
+        wanted: [aws_host_address, aws_bucket_name, aws_artifact_root, aws_data_volume_id, aws_image_registry,
+                 aws_database_address, aws_database_password,
+                 ansible_host, ansible_user, ansible_ssh_private_key_file, ansible_ssh_common_args]
         told: "{{ hostvars[item] | dict2items | selectattr('key', 'in', wanted) | items2dict }}"
 """
 
@@ -56,8 +60,8 @@ class Run:
 
     returncode: int
     output: str
-    seconds: float
     contract: dict[str, dict[str, str]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
 
     def count(self, what: str) -> int:
         """Add up a column of the recap over all hosts."""
@@ -68,6 +72,12 @@ class Run:
         """The output as one line of text, without the line breaks that YAML puts in."""
         return " ".join(self.output.split())
 
+    @property
+    def writes(self) -> list[str]:
+        """The calls to AWS that could have changed something."""
+        reads = ("Describe", "Get", "List", "Decode", "Assume", "HEAD", "GET")
+        return [call for call in self.calls if not call.partition(":")[2].startswith(reads)]
+
 
 @dataclass
 class Emulator:
@@ -76,12 +86,12 @@ class Emulator:
     url: str
     folder: Path
 
-    def client(self, service: str, **credentials: str) -> Any:
+    def client(self, service: str, region: str = REGION, **credentials: str) -> Any:
         """Make a client of the emulated AWS; without credentials it may do everything."""
         who = credentials or {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
         return boto3.client(
             service,
-            region_name=REGION,
+            region_name=region,
             endpoint_url=self.url,
             config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
             **who,
@@ -93,16 +103,15 @@ class Emulator:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             answer.read()
 
-    @property
-    def ssh_key(self) -> Path:
-        """Where the inventory wants the SSH key."""
-        return self.folder / "ssh/id_ed25519"
+    def ssh_key(self, name: str) -> Path:
+        """Where the inventory of that platform wants the SSH key."""
+        return self.folder / "ssh" / name / "id_ed25519"
 
     @property
     def environment(self) -> dict[str, str]:
         """What the sandbox's inventory, too, sets in `aws_environment`."""
         return {
-            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ENDPOINT_URL": "{{ lookup('ansible.builtin.env', 'TEST_ENDPOINT') }}",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -114,9 +123,9 @@ class Emulator:
             "aws_region": REGION,
             "aws_environment": self.environment,
             "mlstack_cloud": "aws",
-            "mlstack_name": "mlstack",
+            "mlstack_name": name,
             "mlstack_allowed_cidrs": CIDRS,
-            "mlstack_ssh_private_key": str(self.ssh_key),
+            "mlstack_ssh_private_key": str(self.ssh_key(name)),
             "mlstack_wait_for_host": False,
         }
         variables = {k: v for k, v in (variables | changes).items() if v is not None}
@@ -127,50 +136,55 @@ class Emulator:
         (folder / "group_vars/aws.yml").write_text(yaml.safe_dump(variables))
         return folder
 
-    def play(self, inventory: Path, *arguments: str, playbook: str = "aws_provision") -> Run:
-        """Run one of the project's playbooks, with no AWS setting in the environment."""
+    def play(
+        self,
+        inventory: Path,
+        *arguments: str,
+        playbook: str = "aws_provision",
+        faults: dict[str, str] | None = None,
+        kill_after: str = "",
+    ) -> Run:
+        """Run one of the project's playbooks, with no AWS setting in the environment.
+
+        Args:
+            inventory: As `inventory` made it.
+            arguments: More arguments for ansible-playbook.
+            playbook: Name of the playbook.
+            faults: Call (see Recorder) to the error that AWS answers it with.
+            kill_after: Call after whose first answer the run is killed.
+        """
         contract_play = self.folder / "contract.yml"
         contract_play.write_text(CONTRACT_PLAY)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ANSIBLE_"))} | {
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_DEPRECATION_WARNINGS": "1",
-            "ANSIBLE_DISPLAY_OK_HOSTS": "1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        }
-        start = time.monotonic()
-        done = subprocess.run(
-            ["ansible-playbook", "-i", inventory, f"playbooks/{playbook}.yml", contract_play, *arguments],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        output = done.stdout + done.stderr
-        told = re.findall(r"CONTRACT(.*?)CONTRACT", "".join(done.stdout.split()))
+        with Recorder(self.url, faults or {}, kill_after) as recorder:
+            environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ANSIBLE_"))} | {
+                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_DEPRECATION_WARNINGS": "1",
+                "ANSIBLE_DISPLAY_OK_HOSTS": "1",
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                "TEST_ENDPOINT": recorder.url,
+                "HOME": str(self.folder),
+            }
+            process = subprocess.Popen(
+                ["ansible-playbook", "-i", inventory, f"playbooks/{playbook}.yml", contract_play, *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            recorder.process = process
+            try:
+                output, _ = process.communicate(timeout=900)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                output, _ = process.communicate()
+        told = re.findall(r"CONTRACT(.*?)CONTRACT", "".join(output.split()))
         contract = dict(json.loads(base64.b64decode(one)) for one in told)
-        return Run(done.returncode, output, time.monotonic() - start, contract)
-
-    def resources(self) -> dict[str, list[str]]:
-        """List everything that provisioning could have made."""
-        ec2, iam, s3 = self.client("ec2"), self.client("iam"), self.client("s3")
-        groups = ec2.describe_security_groups()["SecurityGroups"]
-        reservations = ec2.describe_instances()["Reservations"]
-        return {
-            "instances": [i["InstanceId"] for r in reservations for i in r["Instances"]],
-            "groups": [g["GroupId"] for g in groups],
-            "rules": [str(g["IpPermissions"]) for g in groups],
-            "addresses": [a["AllocationId"] for a in ec2.describe_addresses()["Addresses"]],
-            "keys": [k["KeyName"] for k in ec2.describe_key_pairs()["KeyPairs"]],
-            "volumes": [v["VolumeId"] for v in ec2.describe_volumes()["Volumes"]],
-            "roles": [r["RoleName"] for r in iam.list_roles()["Roles"]],
-            "profiles": [p["InstanceProfileName"] for p in iam.list_instance_profiles()["InstanceProfiles"]],
-            "buckets": [b["Name"] for b in s3.list_buckets()["Buckets"]],
-        }
+        return Run(process.returncode, output, contract, recorder.calls)
 
 
 def start_server(port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -178,7 +192,7 @@ def start_server(port: int, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
         server = subprocess.Popen(
             [BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)],
-            env=os.environ | {"MOTO_AMIS_PATH": str(AMIS)},
+            env=os.environ | {"MOTO_AMIS_PATH": str(AMIS), "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},
             stdout=out,
             stderr=subprocess.STDOUT,
         )

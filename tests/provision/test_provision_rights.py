@@ -12,21 +12,25 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from .account import Platform
 from .conftest import Life
 from .emulator import ACCOUNT, REGION, Emulator
 
 pytestmark = pytest.mark.provision
 
-HOST = "mlstack-host"
-BUCKET = f"mlstack-{ACCOUNT}-{REGION}"
+HOST = "every-host"
+BUCKET = f"every-{ACCOUNT}-{REGION}"
 PREFIX = "mlflow-artifacts"
 
 
 @pytest.fixture(scope="module")
-def taken(life: Life, emulator: Emulator) -> dict[str, str]:
+def taken(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[dict[str, str]]:
     """Credentials of the host's role, and things about that it must not touch."""
-    assert life.first.returncode == 0
+    request.getfixturevalue("quiet")
     s3 = emulator.client("s3")
+    # The emulator takes the unmet condition of a Deny for a refusal, so it goes meanwhile.
+    policy = s3.get_bucket_policy(Bucket=BUCKET)["Policy"]
+    s3.delete_bucket_policy(Bucket=BUCKET)
     s3.create_bucket(Bucket="someone-elses", CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket="someone-elses", Key="secret", Body=b"secret")
     s3.put_object(Bucket=BUCKET, Key="backup/secret", Body=b"secret")
@@ -34,11 +38,12 @@ def taken(life: Life, emulator: Emulator) -> dict[str, str]:
     credentials = emulator.client("sts").assume_role(
         RoleArn=f"arn:aws:iam::{ACCOUNT}:role/{HOST}", RoleSessionName="host"
     )["Credentials"]
-    return {
+    yield {
         "aws_access_key_id": credentials["AccessKeyId"],
         "aws_secret_access_key": credentials["SecretAccessKey"],
         "aws_session_token": credentials["SessionToken"],
     }
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=policy)
 
 
 @pytest.fixture
@@ -93,6 +98,19 @@ def test_a_large_artifact_goes_up_in_parts(as_host: Callable[[str], Any]) -> Non
         ("iam", "list_roles", {}),
         ("iam", "create_user", {"UserName": "mallory"}),
         (
+            "iam",
+            "put_role_policy",
+            {"RoleName": HOST, "PolicyName": "more", "PolicyDocument": "{}"},
+        ),
+        ("ec2", "terminate_instances", {"InstanceIds": ["i-0123456789abcdef0"]}),
+        ("ec2", "authorize_security_group_ingress", {"GroupName": HOST, "CidrIp": "0.0.0.0/0"}),
+        ("ecr", "put_image", {"repositoryName": "every/mlflow", "imageManifest": "{}", "imageTag": "x"}),
+        ("ecr", "initiate_layer_upload", {"repositoryName": "every/mlflow"}),
+        ("ecr", "delete_repository", {"repositoryName": "every/mlflow"}),
+        ("ssm", "get_parameter", {"Name": "/every/database-password"}),
+        ("rds", "describe_db_instances", {}),
+        ("rds", "delete_db_instance", {"DBInstanceIdentifier": "every-database"}),
+        (
             "sts",
             "assume_role",
             {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/{HOST}", "RoleSessionName": "again"},
@@ -105,21 +123,29 @@ def test_everything_else_is_denied(
 ) -> None:
     with pytest.raises(ClientError) as refused:
         getattr(as_host(service), call)(**arguments)
-    assert refused.value.response["Error"]["Code"] in {"AccessDenied", "UnauthorizedOperation"}
+    code = refused.value.response["Error"]["Code"]
+    assert code in {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
-def test_the_policy_is_the_only_one_and_names_no_wildcard(life: Life, emulator: Emulator) -> None:
+def test_it_may_log_in_to_the_registry(as_host: Callable[[str], Any]) -> None:
+    """Pulling itself is read below: the emulator does not know the resources of other services than S3."""
+    assert as_host("ecr").get_authorization_token()["authorizationData"]
+
+
+def test_a_host_without_extras_may_only_use_its_artifacts(life: Life, emulator: Emulator) -> None:
     assert life.first.returncode == 0
-    iam = emulator.client("iam")
-    assert iam.list_attached_role_policies(RoleName=HOST)["AttachedPolicies"] == []
-    assert iam.list_role_policies(RoleName=HOST)["PolicyNames"] == ["artifacts"]
-    policy = iam.get_role_policy(RoleName=HOST, PolicyName="artifacts")["PolicyDocument"]
-    by_sid = {statement.pop("Sid"): statement for statement in policy["Statement"]}
-    assert by_sid == {
+    platform = Platform(emulator, life.name)
+    role = {"RoleName": platform.host_name}
+    assert platform.iam.list_attached_role_policies(**role)["AttachedPolicies"] == []
+    assert platform.policies() == {"artifacts": artifacts(platform.bucket)}
+
+
+def artifacts(bucket: str) -> dict[str, Any]:
+    return {
         "ListArtifacts": {
             "Effect": "Allow",
             "Action": "s3:ListBucket",
-            "Resource": f"arn:aws:s3:::{BUCKET}",
+            "Resource": f"arn:aws:s3:::{bucket}",
             "Condition": {"StringLike": {"s3:prefix": [PREFIX, f"{PREFIX}/*"]}},
         },
         "ReadAndWriteArtifacts": {
@@ -131,13 +157,58 @@ def test_the_policy_is_the_only_one_and_names_no_wildcard(life: Life, emulator: 
                 "s3:AbortMultipartUpload",
                 "s3:ListMultipartUploadParts",
             ],
-            "Resource": f"arn:aws:s3:::{BUCKET}/{PREFIX}/*",
+            "Resource": f"arn:aws:s3:::{bucket}/{PREFIX}/*",
         },
     }
 
 
-def test_only_ec2_can_take_the_role(life: Life, emulator: Emulator) -> None:
-    assert life.first.returncode == 0
+def test_with_images_and_ssm_it_may_pull_and_be_reached(everything: Life, emulator: Emulator) -> None:
+    assert everything.first.returncode == 0
+    platform = Platform(emulator, everything.name)
+    (attached,) = platform.iam.list_attached_role_policies(RoleName=HOST)["AttachedPolicies"]
+    assert attached["PolicyName"] == "CloudWatchAgentServerPolicy"
+    assert platform.policies() == {
+        "artifacts": artifacts(BUCKET),
+        "images": {
+            "LogIn": {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"},
+            "Pull": {
+                "Effect": "Allow",
+                "Action": [
+                    "ecr:BatchCheckLayerAvailability",
+                    "ecr:BatchGetImage",
+                    "ecr:GetDownloadUrlForLayer",
+                ],
+                "Resource": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/every/*",
+            },
+        },
+        "session": {
+            "SessionManager": {
+                "Effect": "Allow",
+                "Action": [
+                    "ssm:UpdateInstanceInformation",
+                    "ssmmessages:CreateControlChannel",
+                    "ssmmessages:CreateDataChannel",
+                    "ssmmessages:OpenControlChannel",
+                    "ssmmessages:OpenDataChannel",
+                ],
+                "Resource": "*",
+            }
+        },
+    }
+
+
+def test_no_policy_allows_actions_by_a_wildcard(everything: Life, emulator: Emulator) -> None:
+    assert everything.first.returncode == 0
+    statements = [s for policy in Platform(emulator, "every").policies().values() for s in policy.values()]
+    actions = [
+        a for s in statements for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])
+    ]
+    assert [action for action in actions if "*" in action] == []
+    assert {s["Effect"] for s in statements} == {"Allow"}
+
+
+def test_only_ec2_can_take_the_role(everything: Life, emulator: Emulator) -> None:
+    assert everything.first.returncode == 0
     iam = emulator.client("iam")
     (statement,) = iam.get_role(RoleName=HOST)["Role"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement == {
