@@ -346,9 +346,8 @@ def test_image_of_a_unit_without_a_container_is_that_of_the_unit(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "run", lambda *command: SHOWN if command[0] == "systemctl" else "")
-    files = {
-        "/etc/systemd/system/mlflow.service": 'docker run mlstack/mlflow:bc2bc8103489 python3 -c "a\\n\\nb"'
-    }
+    text = 'docker run --volume "/var/lib/mlstack/mlflow:/data" mlstack/mlflow:bc2bc8103489 python3'
+    files = {"/etc/systemd/system/mlflow.service": text}
     monkeypatch.setattr(status, "read", lambda path: files.get(path, ""))
     units = {unit["name"]: unit for unit in status.Units(IMAGES).all()}
     assert units["mlflow"]["image"] == "mlstack/mlflow:bc2bc8103489"

@@ -96,7 +96,8 @@ class Units:
         """Describe one unit."""
         changed = int(block["StateChangeTimestampMonotonic"] or 0) / 1e6
         container = self.containers.get(name, {})
-        planned = re.search(rf"\S*{self.images.get(name)}:\S+", read(block.get("FragmentPath", "")))
+        file = read(block.get("FragmentPath", ""))
+        planned = re.search(rf"\S*{self.images.get(name)}:[0-9a-f]{{12}}\b", file)
         return {
             "name": name,
             "unit": block["Id"].removesuffix(".service"),
