@@ -373,9 +373,8 @@ def test_image_of_a_unit_without_a_container_is_that_of_the_unit(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "run", lambda *command: SHOWN if command[0] == "systemctl" else "")
-    files = {
-        "/etc/systemd/system/mlflow.service": 'docker run mlstack/mlflow:bc2bc8103489 python3 -c "a\\n\\nb"'
-    }
+    text = 'docker run --volume "/var/lib/mlstack/mlflow:/data" mlstack/mlflow:bc2bc8103489 python3'
+    files = {"/etc/systemd/system/mlflow.service": text}
     monkeypatch.setattr(status, "read", lambda path: files.get(path, ""))
     units = {unit["name"]: unit for unit in status.Units(IMAGES).all()}
     assert units["mlflow"]["image"] == "mlstack/mlflow:bc2bc8103489"
@@ -435,11 +434,11 @@ def test_models_and_last_training_are_described(status: ModuleType, port: int) -
     found = status.MLflow(port).all()
     assert found["problem"] == ""
     wine, by_hand = found["models"]
-    assert [wine[key] for key in ("version", "challenger", "score", "run")] == [
+    assert [wine[key] for key in ("version", "challenger", "metric", "score")] == [
         "3",
         "4",
+        "accuracy",
         "0.9877",
-        "01234567",
     ]
     assert (by_hand["version"], by_hand["challenger"]) == ("", "")
     training = found["training"]
@@ -467,7 +466,12 @@ Inst tzdata [2025a-1] (2025b-1 Debian:13.1/stable [all])
 Inst curl [8.5.0-2] (8.5.0-2ubuntu10.6 Ubuntu:24.04/noble-updates, Ubuntu:24.04/noble-security [amd64])
 Conf libssl3t64 (3.5.1-1+deb13u1 Debian-Security:13/stable-security [amd64])
 """
-    assert status.security_updates(simulated) == 2
+    assert status.security_updates(simulated + "2 upgraded, 0 newly installed.\n") == 2
+    assert status.security_updates("0 upgraded, 0 newly installed.\n") == 0
+
+
+def test_apt_that_did_not_answer_in_time_does_not_mean_no_updates(status: ModuleType) -> None:
+    assert status.security_updates("") is None
 
 
 def test_newest_backup_is_told(status: ModuleType, tmp_path: Path) -> None:

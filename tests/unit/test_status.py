@@ -175,6 +175,26 @@ def test_disk_at_the_limit_is_no_alarm_and_a_disk_is_told_once() -> None:
     assert "1 thing needs you:" in screen(full)
 
 
+def test_challenger_is_shown() -> None:
+    assert "challenger: v7" in screen(changed(lambda f: f["mlflow"]["models"][0].update(challenger="7")))
+
+
+def test_updates_that_are_not_known_are_no_alarm() -> None:
+    text = screen(changed(lambda found: found["updates"].update(security=None)))
+    assert "security updates are not known" in text
+    assert "All well." in text
+
+
+def test_nobody_is_sent_to_train_while_a_training_runs() -> None:
+    found = changed(never_trained)
+    unit(found, "trainer").update(state="activating")
+    found["mlflow"]["training"] = HEALTHY["mlflow"]["training"] | {"ended": {"running": 3, "finished": 2}}
+    text = screen(found)
+    assert "All well." in text
+    assert "not over yet" in text
+    assert "3 running, 2 finished" in text
+
+
 def test_training_that_never_ran_and_mlflow_that_is_down_are_told_apart() -> None:
     assert "Last training     never" in screen(changed(never_trained))
     assert "Last training     not known" in screen(changed(mlflow_is_down))

@@ -15,6 +15,8 @@ import time
 import urllib.parse
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +96,8 @@ class Units:
         """Describe one unit."""
         changed = int(block["StateChangeTimestampMonotonic"] or 0) / 1e6
         container = self.containers.get(name, {})
-        planned = re.search(rf"\S*{self.images.get(name)}:\S+", read(block.get("FragmentPath", "")))
+        file = read(block.get("FragmentPath", ""))
+        planned = re.search(rf"\S*{self.images.get(name)}:[0-9a-f]{{12}}\b", file)
         return {
             "name": name,
             "unit": block["Id"].removesuffix(".service"),
@@ -162,7 +165,7 @@ class MLflow:
         return found | {
             "version": aliases["champion"],
             "model": tags.get("model", ""),
-            "metric": tags.get("metric", ""),
+            "metric": tags.get("metric", "").removeprefix("neg_"),
             "score": f"{float(tags['cv_score']):.4g}" if "cv_score" in tags else "",
             "since": since(version["creation_timestamp"]),
             "run": version.get("run_id", "")[:8],
@@ -243,17 +246,16 @@ def backup(folder: str) -> dict[str, str]:
 
 
 def updates() -> dict[str, Any]:
-    """Say how many security updates wait (None: nobody has asked the mirror yet), and whether to reboot."""
-    lists = list(Path("/var/lib/apt/lists").glob("*_InRelease"))
-    planned = run("apt-get", "--simulate", "--quiet=2", "dist-upgrade") if lists else ""
-    return {
-        "security": security_updates(planned) if lists else None,
-        "reboot": Path("/run/reboot-required").exists(),
-    }
+    """Say how many security updates wait, by the package lists on the host, and whether to reboot."""
+    lists = any(Path("/var/lib/apt/lists").glob("*_InRelease"))
+    planned = run("apt-get", "--simulate", "--quiet", "dist-upgrade") if lists else ""
+    return {"security": security_updates(planned), "reboot": Path("/run/reboot-required").exists()}
 
 
-def security_updates(simulated: str) -> int:
-    """Count the packages from a security archive in what apt-get would do."""
+def security_updates(simulated: str) -> int | None:
+    """Count the packages from a security archive in what apt-get would do; None if it did not say."""
+    if " upgraded, " not in simulated:
+        return None
     return len(re.findall(r"^Inst .*-security", simulated, flags=re.MULTILINE | re.IGNORECASE))
 
 
@@ -273,20 +275,19 @@ def versions() -> dict[str, str]:
 def main() -> None:
     """Print what is there."""
     settings = json.loads(sys.argv[1])
-    print(
-        json.dumps(
-            {
-                "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-                "units": Units(settings["images"]).all(),
-                "mlflow": MLflow(settings["mlflow_port"]).all(),
-                "disks": [disk("/"), disk(settings["data_dir"])],
-                "memory": memory(),
-                "backup": backup(settings["backup_dir"]),
-                "updates": updates(),
-                "versions": versions(),
-            }
-        )
-    )
+    looks: dict[str, Callable[[], Any]] = {
+        "units": lambda: Units(settings["images"]).all(),
+        "mlflow": MLflow(settings["mlflow_port"]).all,
+        "disks": lambda: [disk("/"), disk(settings["data_dir"])],
+        "memory": memory,
+        "backup": lambda: backup(settings["backup_dir"]),
+        "updates": updates,
+        "versions": versions,
+    }
+    with ThreadPoolExecutor() as pool:
+        found = {name: pool.submit(look) for name, look in looks.items()}
+    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    print(json.dumps({"time": now} | {name: look.result() for name, look in found.items()}))
 
 
 if __name__ == "__main__":
