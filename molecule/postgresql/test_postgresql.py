@@ -136,7 +136,7 @@ def test_move_that_fails_leaves_sqlite_running_and_postgresql_empty(host: Host, 
 
 
 def test_move_takes_everything_along(host: Host, playbook: Playbook, filled: Path) -> None:
-    journal = host.check_output("date +%%s")
+    journal = host.check_output("date +%s")
     moved = playbook(MOVE, "--diff", *SETTINGS)
     assert moved.returncode == 0, moved.stdout
     output = said(moved)
