@@ -1,4 +1,4 @@
-"""SSH through Session Manager, with an `aws` of ours: it checks how it is called, and bridges to the sandbox's port."""
+"""SSH through Session Manager, with an `aws` of ours that bridges to the sandbox's port."""
 
 from __future__ import annotations
 
@@ -37,7 +37,14 @@ def test_ansible_reaches_the_host_by_its_id_alone(tmp_path: Path) -> None:
     variables = {
         "ansible_host": "i-0123456789abcdef0",
         "ansible_ssh_common_args": "{{ mlstack_ssm_proxy }}",
-        "ansible_ssh_extra_args": f"-o UserKnownHostsFile={tmp_path}/known_hosts -o HashKnownHosts=no -o ControlPath=none",
+        "ansible_ssh_extra_args": " ".join(
+            f"-o {option}"
+            for option in (
+                f"UserKnownHostsFile={tmp_path}/known_hosts",
+                "HashKnownHosts=no",
+                "ControlPath=none",
+            )
+        ),
     }
     done = subprocess.run(
         ["ansible", "-i", "inventory/sandbox", "mlstack", "-m", "ping", "-e", json.dumps(variables)],

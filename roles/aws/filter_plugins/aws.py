@@ -19,7 +19,7 @@ def as_list(value: str | Iterable[object]) -> list[str]:
 
 
 def cidr_problems(cidrs: str | Iterable[object], allow_world: bool = False) -> list[str]:
-    """Say which of these are not networks in CIDR notation, or are the whole internet; `auto` may stand for one."""
+    """Say which of these are not networks in CIDR notation (or `auto`), or are the whole internet."""
     problems = []
     for cidr in as_list(cidrs):
         if cidr == "auto":
