@@ -63,7 +63,7 @@ def mended(emulator: Emulator) -> Told:
     platform.s3.delete_bucket_lifecycle(Bucket=platform.bucket)
     platform.emulator.client("cloudwatch").delete_alarms(AlarmNames=["mended-host-recovery"])
     platform.ec2.disassociate_address(AssociationId=address["AssociationId"])
-    platform.ec2.detach_volume(VolumeId=volume["VolumeId"])
+    platform.ec2.detach_volume(VolumeId=volume["VolumeId"], InstanceId=host["InstanceId"])
     platform.iam.put_role_policy(
         RoleName=platform.host_name,
         PolicyName="more",
