@@ -15,8 +15,8 @@ Playbook = Callable[..., CompletedProcess[str]]
 HERE = Path(__file__).parent
 CONVERGE = "molecule/postgresql/converge.yml"
 MOVE = "playbooks/move_to_postgresql.yml"
-SETTINGS = ("-e", "@molecule/postgresql/settings.yml")
-PASSWORD = yaml.safe_load((HERE / "settings.yml").read_text())["mlflow_database_password"]
+SETTINGS = ("-e", "@molecule/postgresql/vars/settings.yml")
+PASSWORD = yaml.safe_load((HERE / "vars/settings.yml").read_text())["mlflow_database_password"]
 SQLITE = "/var/lib/mlstack/mlflow/mlflow.db"
 
 
