@@ -68,7 +68,7 @@ lint-fast: setup-dev ## Every linter but ansible-lint
 
 .PHONY: lint-ansible
 lint-ansible: setup-dev ## ansible-lint with its production profile
-	ansible-lint -q
+	ANSIBLE_INVENTORY=inventory/server ansible-lint -q
 
 .PHONY: test-unit
 test-unit: setup-dev ## Tests that need no engine and no server

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import stat
+import subprocess
 
 import pytest
 
 from .account import Platform, tags
 from .conftest import Life
-from .emulator import ACCOUNT, AMIS, CIDRS, REGION, Emulator
+from .emulator import ACCOUNT, AMIS, BIN, CIDRS, REGION, ROOT, Emulator
 
 pytestmark = pytest.mark.provision
 
@@ -427,3 +429,21 @@ def test_without_a_cloud_nothing_is_called(emulator: Emulator, playbook: str) ->
     assert found.returncode == 0, found.output
     assert found.contract == {"localhost": {}, "box": {"ansible_host": "192.0.2.1"}}
     assert found.calls == []
+
+
+def test_another_machine_finds_the_host_with_nothing_saved(life: Life, emulator: Emulator) -> None:
+    """The project's own inventory, with credentials and nothing else."""
+    assert life.first.returncode == 0
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ANSIBLE_"))} | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "AWS_ENDPOINT_URL": emulator.url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+    done = subprocess.run(
+        [BIN / "ansible-inventory", "--list"], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["mlstack"]["hosts"] == ["mlstack-host"]
+    host = found["_meta"]["hostvars"]["mlstack-host"]
+    assert host["found_public_ip_address"] == life.first.contract["localhost"]["aws_host_address"]
