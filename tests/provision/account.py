@@ -37,6 +37,11 @@ class Platform:
         return only
 
     @property
+    def repositories(self) -> list[Any]:
+        found = self.emulator.client("ecr").describe_repositories()["repositories"]
+        return [one for one in found if one["repositoryName"].startswith(f"{self.name}/")]
+
+    @property
     def volume(self) -> Any:
         (only,) = self.tagged("describe_volumes", "Volumes", **{"tag:Name": f"{self.name}-data"})
         return only

@@ -1,7 +1,7 @@
 """One emulator for the session, and the stories: runs of the playbooks on one platform, one after the other.
 
 A run of a playbook waits half of its time. So all stories that the collected tests ask for start with the
-session, two at a time, each on a platform of its own; a test waits for its story and reads what came of it.
+session, three at a time, each on a platform of its own; a test waits for its story and reads what came of it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def stories(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Told
         for name in getattr(item, "fixturenames", ())
         if name in STORIES
     }
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         yield {
             (name, case): pool.submit(STORIES[name], emulator, *([case] if case else []))
             for name, case in wanted

@@ -200,7 +200,7 @@ def test_everything_carries_the_tags(full: Platform, emulator: Emulator) -> None
         "password": parameter["TagList"],
         "alarm": alarm["Tags"],
     }
-    for repository in ecr.describe_repositories()["repositories"]:
+    for repository in full.repositories:
         arn = repository["repositoryArn"]
         found[repository["repositoryName"]] = ecr.list_tags_for_resource(resourceArn=arn)["tags"]
     for call, result in (
@@ -319,7 +319,7 @@ def test_the_bucket_can_have_a_name_of_its_own(existing: Life, guest: Platform) 
 
 def test_the_repositories_scan_and_expire_and_their_tags_stay(full: Platform, emulator: Emulator) -> None:
     ecr = emulator.client("ecr")
-    repositories = {one["repositoryName"]: one for one in ecr.describe_repositories()["repositories"]}
+    repositories = {one["repositoryName"]: one for one in full.repositories}
     assert set(repositories) == {f"{full.name}/base", f"{full.name}/mlflow"}
     for name, repository in repositories.items():
         assert repository["imageScanningConfiguration"]["scanOnPush"] is True
@@ -363,7 +363,8 @@ def test_the_password_is_handed_over_and_nowhere_to_be_seen(
         for host in ("localhost", full.host_name):
             assert run.contract[host]["aws_database_password"] == password
             assert run.contract[host]["aws_database_address"] == full.database["Endpoint"]["Address"]
-    left = [path for path in emulator.folder.rglob("*") if path.is_file() and password in path.read_text()]
+    secret = password.encode()
+    left = [path for path in emulator.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
     assert left == []
 
 
@@ -397,8 +398,13 @@ def test_the_host_knows_its_bucket_volume_and_registry(life: Life, plain: Platfo
         assert told["aws_bucket_name"] == plain.bucket
         assert told["aws_artifact_root"] == f"s3://{plain.bucket}/mlflow-artifacts"
         assert told["aws_data_volume_id"] == plain.volume["VolumeId"]
-        assert told["aws_image_registry"] == f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+        assert told["aws_image_registry"] == "", "nothing was asked for there"
         assert told["aws_database_address"] == ""
+
+
+def test_the_registry_is_known_where_images_come_from_it(everything: Life) -> None:
+    registry = everything.first.contract["localhost"]["aws_image_registry"]
+    assert registry == f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 
 
 def test_every_run_hands_over_the_same(each: Life) -> None:
@@ -440,10 +446,7 @@ def test_another_machine_finds_the_host_with_nothing_saved(life: Life, emulator:
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
     }
-    done = subprocess.run(
-        [BIN / "ansible-inventory", "--list"], cwd=ROOT, env=environment, capture_output=True, check=True
-    )
-    found = json.loads(done.stdout)
-    assert found["mlstack"]["hosts"] == ["mlstack-host"]
-    host = found["_meta"]["hostvars"]["mlstack-host"]
-    assert host["found_public_ip_address"] == life.first.contract["localhost"]["aws_host_address"]
+    command = [BIN / "ansible", "mlstack", "-m", "debug", "-a", "var=ansible_host"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert "mlstack-host | SUCCESS" in done.stdout
+    assert life.first.contract["localhost"]["aws_host_address"] in done.stdout
