@@ -48,7 +48,7 @@ dev: ## MLflow, a training and the app as plain processes: no Docker, no root (M
 ## The tests
 
 .PHONY: test
-test: ## All the tests: about half an hour (make -k test goes on after a stage that fails)
+test: ## All the tests: about an hour (make -k test goes on after a stage that fails)
 	@scripts/stages.sh setup-test lint test-unit test-provision test-molecule test-sandbox
 
 .PHONY: test-fast
