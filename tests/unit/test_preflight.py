@@ -109,7 +109,12 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
+QUICK = "what does not fit"
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case == QUICK else pytest.mark.slow) for case in REFUSALS]
+)
 def test_bad_input_is_refused(case: str, tmp_path: Path) -> None:
     variables, messages = REFUSALS[case]
     run = play("playbooks/preflight.yml", *SERVER, *extra(variables), home=tmp_path)
@@ -128,6 +133,7 @@ def test_variable_that_cannot_be_worked_out_does_not_hide_the_others(tmp_path: P
     assert "no_such_variable" in run.said or "mlstack_data_dir = relative" in run.said
 
 
+@pytest.mark.slow
 def test_password_is_not_shown(tmp_path: Path) -> None:
     variables = {
         "mlflow_backend": "postgresql",
