@@ -437,16 +437,41 @@ def test_without_a_cloud_nothing_is_called(emulator: Emulator, playbook: str) ->
     assert found.calls == []
 
 
-def test_another_machine_finds_the_host_with_nothing_saved(life: Life, emulator: Emulator) -> None:
-    """The project's own inventory, with credentials and nothing else."""
-    assert life.first.returncode == 0
+def on_another_machine(emulator: Emulator, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program on the project's own inventory, with credentials and nothing else."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ANSIBLE_"))} | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "AWS_ENDPOINT_URL": emulator.url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
     }
-    command = [BIN / "ansible", "mlstack", "-m", "debug", "-a", "var=ansible_host"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert "mlstack-host | SUCCESS" in done.stdout
-    assert life.first.contract["localhost"]["aws_host_address"] in done.stdout
+    return subprocess.run(
+        [BIN / command[0], *command[1:]],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_another_machine_finds_the_host_with_nothing_saved(life: Life, emulator: Emulator) -> None:
+    assert life.first.returncode == 0
+    found = on_another_machine(emulator, "ansible", "mlstack", "-m", "debug", "-a", "var=ansible_host")
+    assert found.returncode == 0, found.stderr
+    assert "mlstack-host | SUCCESS" in found.stdout
+    assert life.first.contract["localhost"]["aws_host_address"] in found.stdout
+
+
+@pytest.mark.parametrize("playbook", ["aws_provision", "locate"])
+def test_the_host_of_another_platform_is_never_taken_for_ours(
+    life: Life, emulator: Emulator, playbook: str
+) -> None:
+    """The inventory finds by the name in the files; a name given with -e is not theirs."""
+    assert life.first.returncode == 0
+    given = ["-e", "mlstack_name=other", "-e", "mlstack_allowed_cidrs=192.0.2.0/24"]
+    run = on_another_machine(emulator, "ansible-playbook", f"playbooks/{playbook}.yml", *given)
+    assert run.returncode != 0
+    said = " ".join(run.stdout.split())
+    assert "mlstack_name = other" in said
+    assert "found mlstack-host, which is the host of another platform" in said

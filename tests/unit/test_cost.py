@@ -360,3 +360,12 @@ def test_playbook_refuses_rather_than_guesses(case: str, tmp_path: Path) -> None
     assert "inventory/aws/group_vars/aws.yml" in run.said
     assert "Traceback" not in run.output
     assert "a month" not in run.said
+
+
+def test_fallbacks_of_the_wiring_are_the_defaults_of_the_role_that_declares() -> None:
+    declared = read_yaml(ROOT / "roles/aws/defaults/main.yml")
+    wiring = (ROOT / "group_vars/all/wiring.yml").read_text()
+    fallbacks = re.findall(r"^cost_\w+: \"{{ (aws_\w+) \| default\(([^(),]+)\) }}\"$", wiring, re.MULTILINE)
+    known = {name: yaml.safe_load(value) for name, value in fallbacks if name in declared}
+    assert len(known) >= 6
+    assert known == {name: declared[name] for name in known}
