@@ -5,22 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training import console as out
 from training import zoo
 from training.problem import Problem, ProblemError, expected, load_problems
+from training.server import UsageError, check_uri, code_version, default_uri, unreachable
 from training.workers import Job, available_cpus, evaluate_all, warm_up
 
 if TYPE_CHECKING:
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 ALL = "all"
 _LOGGING_THREADS = 2
-_CONNECT_SECONDS = 5
 
 _EPILOG = """\
 exit codes:
@@ -48,10 +43,6 @@ examples:
   python -m training.train_all_models --problem diabetes --model ridge,random_forest
   python -m training.train_all_models --tracking-uri http://mlflow:5000
 """
-
-
-class UsageError(ValueError):
-    """A choice that doesn't exist; the message lists what does."""
 
 
 @dataclass
@@ -93,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 console.print(table)
             return OK
         jobs = plan(problems, options.problem, options.model)
-        _check_uri(options.tracking_uri)
+        check_uri(options.tracking_uri)
     except (ProblemError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
@@ -161,7 +152,7 @@ def _split(value: str) -> list[str]:
 
 def _train(training: Training, options: argparse.Namespace, console: Console, named: set[str]) -> int:
     begun = time.monotonic()
-    fault = _unreachable(options.tracking_uri)
+    fault = unreachable(options.tracking_uri)
     if fault:
         print(f"error: {fault}", file=sys.stderr)
         return FAILED
@@ -181,7 +172,7 @@ def _train(training: Training, options: argparse.Namespace, console: Console, na
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     name = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    tracker = Tracker(options.tracking_uri, name, _code_version())
+    tracker = Tracker(options.tracking_uri, name, code_version())
     try:
         experiments = {problem.name: tracker.experiment(problem) for problem in training.problems}
     except MlflowException as error:
@@ -345,44 +336,6 @@ def _verdict(training: Training, named: set[str], outcomes: Mapping[str, _Outcom
     return FAILED if nothing or asked or unregistered else OK
 
 
-def _check_uri(uri: str) -> None:
-    if "://" not in uri:
-        raise UsageError(f"--tracking-uri {uri}: expected a URI such as http://localhost:5000")
-
-
-def _unreachable(uri: str) -> str:
-    """Say what is wrong with an MLflow server that doesn't answer; nothing if it does."""
-    if not uri.startswith(("http://", "https://")):
-        return ""  # a database URI: MLflow itself says what is wrong with it
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_CONNECT_SECONDS):  # noqa: S310 - http only
-            return ""
-    except urllib.error.HTTPError as error:
-        reason = f"answered HTTP {error.code}"
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "reason", error))
-    return (
-        f"MLflow can't be reached at {uri} ({reason}). Is it running? Start one with "
-        "'mlflow server --port 5000', or name another with --tracking-uri or MLFLOW_TRACKING_URI"
-    )
-
-
-def _code_version() -> str:
-    """Return the version of this code: from the image that holds it, else from git."""
-    stated = os.environ.get("MLSTACK_CODE_VERSION", "")
-    git = shutil.which("git")
-    if stated or not git:
-        return stated or "unknown"
-    asked = subprocess.run(  # noqa: S603 - fixed arguments
-        [git, "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() or "unknown"
-
-
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
     """Let ``docker stop`` and ``systemctl stop`` end a training as Ctrl-C does."""
@@ -414,7 +367,7 @@ def _signals_ignored() -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "http://localhost:5000"
+    uri = default_uri()
     cpus = available_cpus()
     parser = argparse.ArgumentParser(
         prog="python -m training.train_all_models",
