@@ -37,6 +37,7 @@ _MAX_LEVELS = 1_000
 # Below, many levels for few rows may still be what a small table looks like.
 _FEW_LEVELS = 50
 _MAX_FLOAT_CLASSES = 20
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,25 @@ class Data:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column in memory; its hash is the same whatever kind its values would be beside other rows."""
+    """A column in memory."""
 
     name: str
     kind: Kind
     values: np.ndarray
-    hashes: np.ndarray
-    missing: bool = False
+    missing: bool
 
     @property
     def constant(self) -> bool:
         return not self.missing and bool((self.values == self.values[0]).all())
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The target in memory: its values, and the class of each row (one for all in regression)."""
+
+    values: np.ndarray
+    classes: np.ndarray
+    codes: np.ndarray
 
 
 class _ColumnError(ValueError):
@@ -129,19 +138,16 @@ def load_data(problem: Problem) -> Data:
             f"{problem.name}: data: expected at least {least} rows (two a fold, two held out); "
             f"got {table.num_rows}"
         )
-    target, target_hashes = _target(problem, table.column(problem.target))
-    columns = _features(problem, table)
+    target, total = _target(problem, table.column(problem.target))
+    columns = _features(problem, table.drop_columns(problem.target), total)
     del table  # what was converted is a copy
-    total = _salted(target_hashes, problem.target)
-    for column in columns:
-        total += _salted(column.hashes, column.name)
     hashes = pd.util.hash_array(total)
     columns, notes = _informative(problem, columns)
     holdout = _holdout(problem, target, hashes)
     parts = [np.flatnonzero(~holdout), np.flatnonzero(holdout)]
     schema = _schema(columns)
     x_train, x_test = (_frame(schema, columns, rows) for rows in parts)
-    y_train, y_test = (target[rows] for rows in parts)
+    y_train, y_test = (target.values[rows] for rows in parts)
     for labels in (y_train, y_test):
         labels.flags.writeable = False
     content = hashlib.sha256(f"{schema!r} {problem.target} {problem.test_size}".encode())
@@ -161,24 +167,25 @@ def load_data(problem: Problem) -> Data:
     )
 
 
-def _features(problem: Problem, table: pa.Table) -> list[_Column]:
-    """Convert all columns but the target, or name every one that can't be used."""
+def _features(problem: Problem, table: pa.Table, total: np.ndarray) -> list[_Column]:
+    """Convert all columns, adding their hashes to the rows', or name every one that can't be used."""
     columns, unusable, faults = [], [], []
     for name in table.column_names:
-        if name == problem.target:
-            continue
         try:
-            columns.append(_column(name, table.column(name)))
+            column, hashes = _column(name, table.column(name))
         except _ColumnError as error:
             unusable.append(name)
             faults.append(f"{problem.name}: data: column {name!r}: {error}")
+            continue
+        columns.append(column)
+        total += _salted(hashes, name)
     if faults:
         drop = yaml.safe_dump([*problem.drop, *unusable], default_flow_style=True, width=10**6).strip()
         raise ProblemError("\n".join([*faults, f"{problem.name}: to leave them out, write 'drop: {drop}'"]))
     return columns
 
 
-def _column(name: str, column: pa.ChunkedArray) -> _Column:
+def _column(name: str, column: pa.ChunkedArray) -> tuple[_Column, np.ndarray]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type
@@ -192,15 +199,15 @@ def _column(name: str, column: pa.ChunkedArray) -> _Column:
         missing = bool((codes < 0).any())
         hashes = np.append(_hash(levels), np.uint64(0))[codes]
         if pa.types.is_boolean(kind) and not missing:
-            return _Column(name, "boolean", (levels == "true")[codes], hashes)
-        return _Column(name, "category", np.append(levels, [None])[codes], hashes, missing)
+            return _Column(name, "boolean", (levels == "true")[codes], missing), hashes
+        return _Column(name, "category", np.append(levels, [None])[codes], missing), hashes
     if _is_number(kind):
         numbers = _numbers(column)
         infinite = int(np.isinf(numbers).sum())
         if infinite:
             raise _ColumnError(f"expected finite numbers; {infinite:,} of {len(numbers):,} rows are infinite")
         absent = np.isnan(numbers)
-        return _Column(name, "number", numbers, _hash(numbers, absent), bool(absent.any()))
+        return _Column(name, "number", numbers, bool(absent.any())), _hash(numbers, absent)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         try:
             # Without its zone, an instant is in UTC.
@@ -208,12 +215,12 @@ def _column(name: str, column: pa.ChunkedArray) -> _Column:
         except pa.ArrowInvalid:
             raise _ColumnError("expected dates from 1678 to 2261; got others") from None
         absent = np.isnat(dates)
-        return _Column(name, "date", dates, _hash(dates, absent), bool(absent.any()))
+        return _Column(name, "date", dates, bool(absent.any())), _hash(dates, absent)
     raise _ColumnError(f"expected numbers, texts, booleans or dates; got {kind}")
 
 
-def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the target as labels or numbers, and their hashes."""
+def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[_Target, np.ndarray]:
+    """Convert the target, and begin the rows' hashes with it."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     named = f"{problem.name}: target: column {problem.target!r}"
@@ -223,7 +230,7 @@ def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[np.ndarray, np.n
     if numbers is not None:
         absent |= ~np.isfinite(numbers)
     if absent.any():
-        rows = [f"{row + 1:,}" for row in np.flatnonzero(absent)[:5]]
+        rows = [f"{row + 1:,}" for row in np.flatnonzero(absent)[:_SHOWN]]
         raise ProblemError(
             f"{named}: expected a value in every row; {absent.sum():,} of {len(absent):,} rows have none "
             f"(or an infinite one), the first of them: {', '.join(rows)} (the first row of data is row 1). "
@@ -237,14 +244,15 @@ def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[np.ndarray, np.n
             )
         if (numbers == numbers[0]).all():
             raise ProblemError(f"{named}: expected different values; got {numbers[0]:g} in every row")
-        return numbers, _hash(numbers)
+        target = _Target(numbers, np.array([""]), np.zeros(len(numbers), dtype="int8"))
+        return target, _salted(_hash(numbers), problem.target)
     if numbers is not None and pa.types.is_integer(column.type) is False:
         column = _as_classes(named, numbers)
     elif not (number or pa.types.is_boolean(column.type) or _is_text(column.type)):
         raise ProblemError(f"{named}: expected classes (texts, whole numbers, booleans); got {column.type}")
     levels, codes = _encoded(column)
     _check_classes(problem, named, sorted(levels))
-    return levels.astype(str)[codes], _hash(levels)[codes]
+    return _Target(levels.astype(str)[codes], levels, codes), _salted(_hash(levels), problem.target)[codes]
 
 
 def _as_classes(named: str, numbers: np.ndarray) -> pa.ChunkedArray:
@@ -289,43 +297,46 @@ def _informative(problem: Problem, columns: Sequence[_Column]) -> tuple[list[_Co
     return kept, tuple(f"left out, {reason}: {listed(names)}" for reason, names in reasons if names)
 
 
-def _holdout(problem: Problem, target: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+def _holdout(problem: Problem, target: _Target, hashes: np.ndarray) -> np.ndarray:
     """Return which rows are held out: those whose hash is below the share that the problem asks for.
 
     A class that would have no row on a side gets its row with the lowest hash into the holdout, or the one
     with the highest out of it. These few rows may move when others are appended; no other row ever does.
     """
     classification = problem.task == "classification"
-    classes, codes = (
-        np.unique(target, return_inverse=True) if classification else ([""], np.zeros(len(target)))
-    )
-    # A score such as r2 needs two rows.
-    least = 1 if classification else 2
+    # Metrics such as r2 need two rows.
+    held_least, kept_least = (1, problem.folds) if classification else (2, 2 * problem.folds)
+    threshold = int(problem.test_size * 2**64)
     holdout = np.zeros(len(hashes), dtype=bool)
-    order = np.lexsort((hashes, codes))
-    small = []
-    for label, rows in zip(classes, np.split(order, np.flatnonzero(np.diff(codes[order])) + 1), strict=True):
-        contents = np.unique(hashes[rows])
-        first = int(contents[min(least, len(contents)) - 1])
-        cut = min(max(int(problem.test_size * 2**64), first + 1), int(contents[-1]))
-        holdout[rows] = hashes[rows] < np.uint64(cut)
+    faults = []
+    order = np.argsort(target.codes, kind="stable")
+    borders = np.cumsum(np.bincount(target.codes, minlength=len(target.classes)))[:-1]
+    for label, rows in zip(target.classes, np.split(order, borders), strict=True):
+        own = hashes[rows]
+        contents = np.sort(own)
+        contents = contents[np.append(True, contents[1:] != contents[:-1])]
+        lowest = contents[min(held_least, len(contents)) - 1]
+        cut = min(max(threshold, int(lowest) + 1), int(contents[-1]))
+        holdout[rows] = own < np.uint64(cut)
         held = int(holdout[rows].sum())
-        needed = problem.folds if classification else 2 * problem.folds
-        if held < least or len(rows) - held < needed:
-            what = f"class {str(label)!r} has" if classification else "the table has"
-            small.append(
-                f"{what} {len(rows):,} rows, {len(contents):,} of them different, {held:,} of them held out; "
-                f"expected at least {least} held out and {needed} others"
+        if held < held_least or len(rows) - held < kept_least:
+            what = f"class {label!r} has " if classification else ""
+            faults.append(
+                f"{what}{len(rows):,} rows ({len(contents):,} different), of which {held:,} held out"
             )
-    if small:
-        advice = "; drop, join or add to small classes, or use fewer folds" if classification else ""
-        more = f"; and {len(small) - 5:,} classes more" if len(small) > 5 else ""
-        regression = (
-            ". Did you mean 'task: regression'?" if len(classes) > _MAX_FLOAT_CLASSES and more else ""
-        )
+    if faults:
+        each, advice = ("", "Add rows, or write another 'test_size' or fewer 'folds'")
+        if classification:
+            each = " of each class"
+            advice = (
+                "Add rows, leave such classes out, join them, or write fewer 'folds'; if the target is a "
+                "quantity, write 'task: regression'"
+            )
+        more = f"; and {len(faults) - _SHOWN:,} classes more" if len(faults) > _SHOWN else ""
         raise ProblemError(
-            f"{problem.name}: target: {'; '.join(small[:5])}{more} (folds: {problem.folds}, test_size: "
-            f"{problem.test_size}; equal rows stay together){advice}{regression}"
+            f"{problem.name}: target: expected at least {kept_least} rows{each} to train on (folds: "
+            f"{problem.folds}) and {held_least} held out, equal rows together; got "
+            f"{'; '.join(faults[:_SHOWN])}{more}. {advice}"
         )
     return holdout
 

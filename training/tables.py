@@ -139,10 +139,16 @@ def _read_csv(problem: Problem, path: Path, size: int, start: bytes) -> pa.Table
     convert = csv.ConvertOptions(strings_can_be_null=True)
     try:
         with csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
-            names = reader.schema.names
-        columns = _chosen(problem, names)
+            begin = reader.schema
+        columns = _chosen(problem, begin.names)
         convert.include_columns = list(columns)
-        table = csv.read_csv(path, parse_options=parse, convert_options=convert)
+        try:
+            # The types of the first rows mostly fit all of them; not to infer them takes half the memory.
+            convert.column_types = begin
+            table = csv.read_csv(path, parse_options=parse, convert_options=convert)
+        except pa.ArrowInvalid:
+            convert.column_types = {}
+            table = csv.read_csv(path, parse_options=parse, convert_options=convert)
     except UnicodeDecodeError:
         raise _fault(problem, f"{_not_utf8('its header')}") from None
     for column in table.schema:
