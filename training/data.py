@@ -186,15 +186,15 @@ def _features(problem: Problem, table: pa.Table, total: np.ndarray) -> list[_Col
 
 
 def _column(name: str, column: pa.ChunkedArray) -> tuple[_Column, np.ndarray]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = _decoded(column)
     kind = column.type
     if pa.types.is_boolean(kind) or _is_text(kind) or pa.types.is_null(kind):
         levels, codes = _encoded(column)
         if len(levels) > _MAX_LEVELS or (len(levels) > _FEW_LEVELS and 2 * len(levels) > len(codes)):
             raise _ColumnError(
                 f"expected at most {_MAX_LEVELS:,} different texts, and at most {_FEW_LEVELS} or one for "
-                f"every two rows; got {len(levels):,} in {len(codes):,} rows, as of an identifier"
+                f"every two rows; got {len(levels):,} in {len(codes):,} rows, such as {levels[0]!r}: an "
+                "identifier, free text, or dates that aren't stored as dates"
             )
         missing = bool((codes < 0).any())
         hashes = np.append(_hash(levels), np.uint64(0))[codes]
@@ -221,14 +221,10 @@ def _column(name: str, column: pa.ChunkedArray) -> tuple[_Column, np.ndarray]:
 
 def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[_Target, np.ndarray]:
     """Convert the target, and begin the rows' hashes with it."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = _decoded(column)
     named = f"{problem.name}: target: column {problem.target!r}"
-    absent = column.is_null(nan_is_null=True).to_numpy()
-    number = _is_number(column.type)
-    numbers = _numbers(column) if number else None
-    if numbers is not None:
-        absent |= ~np.isfinite(numbers)
+    numbers = _numbers(column) if _is_number(column.type) else None
+    absent = column.is_null().to_numpy() if numbers is None else ~np.isfinite(numbers)
     if absent.any():
         rows = [f"{row + 1:,}" for row in np.flatnonzero(absent)[:_SHOWN]]
         raise ProblemError(
@@ -236,27 +232,28 @@ def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[_Target, np.ndar
             f"(or an infinite one), the first of them: {', '.join(rows)} (the first row of data is row 1). "
             "Remove or fill them"
         )
-    if problem.task == "regression":
-        if numbers is None:
-            raise ProblemError(
-                f"{named}: expected numbers (task is regression); got {column.type}, such as "
-                f"{column[0].as_py()!r}. Did you mean 'task: classification'?"
-            )
-        if (numbers == numbers[0]).all():
-            raise ProblemError(f"{named}: expected different values; got {numbers[0]:g} in every row")
-        target = _Target(numbers, np.array([""]), np.zeros(len(numbers), dtype="int8"))
-        return target, _salted(_hash(numbers), problem.target)
-    if numbers is not None and pa.types.is_integer(column.type) is False:
-        column = _as_classes(named, numbers)
-    elif not (number or pa.types.is_boolean(column.type) or _is_text(column.type)):
+    if problem.task == "classification":
+        levels, codes = _encoded(_classes(named, column, numbers))
+        _check_classes(problem, named, sorted(levels))
+        hashes = _salted(_hash(levels), problem.target)[codes]
+        return _Target(levels.astype(str)[codes], levels, codes), hashes
+    if numbers is None:
+        raise ProblemError(
+            f"{named}: expected numbers (task is regression); got {column.type}, such as "
+            f"{column[0].as_py()!r}. Did you mean 'task: classification'?"
+        )
+    if (numbers == numbers[0]).all():
+        raise ProblemError(f"{named}: expected different values; got {numbers[0]:g} in every row")
+    one_class = _Target(numbers, np.array([""]), np.zeros(len(numbers), dtype="int8"))
+    return one_class, _salted(_hash(numbers), problem.target)
+
+
+def _classes(named: str, column: pa.ChunkedArray, numbers: np.ndarray | None) -> pa.ChunkedArray:
+    """Return a column whose texts are the classes; floats are classes if they are whole, or few."""
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type) or _is_text(column.type):
+        return column
+    if numbers is None:
         raise ProblemError(f"{named}: expected classes (texts, whole numbers, booleans); got {column.type}")
-    levels, codes = _encoded(column)
-    _check_classes(problem, named, sorted(levels))
-    return _Target(levels.astype(str)[codes], levels, codes), _salted(_hash(levels), problem.target)[codes]
-
-
-def _as_classes(named: str, numbers: np.ndarray) -> pa.ChunkedArray:
-    """Take floats for classes if they are whole, or few."""
     if (numbers == np.round(numbers)).all():
         return pa.chunked_array([numbers.astype("int64")])
     different = len(np.unique(numbers))
@@ -265,7 +262,7 @@ def _as_classes(named: str, numbers: np.ndarray) -> pa.ChunkedArray:
             f"{named}: expected classes (task is classification); got {different:,} different numbers with "
             "fractions. Did you mean 'task: regression'?"
         )
-    return pa.chunked_array([numbers])
+    return column
 
 
 def _check_classes(problem: Problem, named: str, classes: Sequence[str]) -> None:
@@ -300,11 +297,11 @@ def _informative(problem: Problem, columns: Sequence[_Column]) -> tuple[list[_Co
 def _holdout(problem: Problem, target: _Target, hashes: np.ndarray) -> np.ndarray:
     """Return which rows are held out: those whose hash is below the share that the problem asks for.
 
-    A class that would have no row on a side gets its row with the lowest hash into the holdout, or the one
-    with the highest out of it. These few rows may move when others are appended; no other row ever does.
+    A class that would have too few rows on a side gets its rows with the lowest hashes into the holdout, or
+    those with the highest out of it. These few may move when others are appended; no other row ever does.
     """
     classification = problem.task == "classification"
-    # Metrics such as r2 need two rows.
+    # Each fold needs a row of each class; metrics such as r2 need two rows.
     held_least, kept_least = (1, problem.folds) if classification else (2, 2 * problem.folds)
     threshold = int(problem.test_size * 2**64)
     holdout = np.zeros(len(hashes), dtype=bool)
@@ -313,29 +310,26 @@ def _holdout(problem: Problem, target: _Target, hashes: np.ndarray) -> np.ndarra
     borders = np.cumsum(np.bincount(target.codes, minlength=len(target.classes)))[:-1]
     for label, rows in zip(target.classes, np.split(order, borders), strict=True):
         own = hashes[rows]
-        contents = np.sort(own)
-        contents = contents[np.append(True, contents[1:] != contents[:-1])]
-        lowest = contents[min(held_least, len(contents)) - 1]
-        cut = min(max(threshold, int(lowest) + 1), int(contents[-1]))
+        ordered = np.sort(own)
+        above = int(ordered[min(held_least, len(own)) - 1])
+        cut = min(max(threshold, above + 1), int(ordered[-min(kept_least, len(own))]))
         holdout[rows] = own < np.uint64(cut)
         held = int(holdout[rows].sum())
-        if held < held_least or len(rows) - held < kept_least:
+        if held < held_least or len(own) - held < kept_least:
             what = f"class {label!r} has " if classification else ""
-            faults.append(
-                f"{what}{len(rows):,} rows ({len(contents):,} different), of which {held:,} held out"
-            )
+            faults.append(f"{what}{len(own):,} rows, {len(np.unique(own)):,} of them different")
     if faults:
-        each, advice = ("", "Add rows, or write another 'test_size' or fewer 'folds'")
-        if classification:
-            each = " of each class"
-            advice = (
-                "Add rows, leave such classes out, join them, or write fewer 'folds'; if the target is a "
-                "quantity, write 'task: regression'"
-            )
+        each = " of each class" if classification else ""
+        advice = (
+            "Add rows, leave small classes out, join them, or write fewer 'folds'; "
+            "if the target is a quantity, write 'task: regression'"
+            if classification
+            else "Add rows, or write fewer 'folds'"
+        )
         more = f"; and {len(faults) - _SHOWN:,} classes more" if len(faults) > _SHOWN else ""
         raise ProblemError(
             f"{problem.name}: target: expected at least {kept_least} rows{each} to train on (folds: "
-            f"{problem.folds}) and {held_least} held out, equal rows together; got "
+            f"{problem.folds}) and {held_least} to hold out, equal ones on one side; got "
             f"{'; '.join(faults[:_SHOWN])}{more}. {advice}"
         )
     return holdout
@@ -370,6 +364,11 @@ def _frame(schema: Schema, columns: Sequence[_Column], rows: np.ndarray) -> pd.D
     if not others:
         return numbers
     return pd.concat([numbers, pd.DataFrame(others, copy=False)], axis="columns")[list(schema.columns)]
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Undo a dictionary encoding, which says how values are stored and not what they are."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _is_number(kind: pa.DataType) -> bool:

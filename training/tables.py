@@ -262,7 +262,7 @@ def _fetch(problem: Problem, file: IO[bytes]) -> None:
     )
     try:
         # One request, not download_file: its HEAD has no body that says what of bucket and key is missing.
-        answer = boto3.client("s3", config=config).get_object(Bucket=bucket, Key=key)
+        answer = boto3.Session().client("s3", config=config).get_object(Bucket=bucket, Key=key)
         shutil.copyfileobj(answer["Body"], file, 2**20)
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise _fault(problem, f"no AWS credentials ({error}). {_CREDENTIALS}") from None
@@ -281,4 +281,4 @@ def _fetch(problem: Problem, file: IO[bytes]) -> None:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
         raise _fault(problem, f"S3 at {endpoint} can't be reached: {error}") from None
     except (exceptions.BotoCoreError, OSError) as error:
-        raise _fault(problem, f"can't be fetched: {error}") from None
+        raise _fault(problem, f"can't be fetched: {' '.join(str(error).split())}") from None
