@@ -197,4 +197,4 @@ def test_wide_tables_are_quick() -> None:
     )
     start = time.perf_counter()
     model.fit(table, table["c1"]).predict(table)
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 5
