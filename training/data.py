@@ -1,22 +1,70 @@
-"""Data: a problem's table, split once and for all into training part and holdout."""
+"""Data: a problem's table, checked, and split once and for all into training part and holdout.
+
+The split is frozen by content: each row has a hash of what it holds, and is in the holdout if that hash is
+small enough. So a row keeps its side when others are appended, removed or reordered: a champion and whoever
+wants its place are judged on rows that neither was fitted on. And rows of the same content are on the same
+side, so that the holdout has no copy of a training row. A seeded shuffle gives neither. The price: how large
+the holdout is, and which share of each class it has, is up to chance.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from sklearn import datasets
-from sklearn.model_selection import train_test_split
+import pyarrow as pa
+import yaml
 
-from training.problem import ProblemError
-from training.zoo import SEED
+from training.problem import ProblemError, did_you_mean
+from training.tables import listed, read_table
 
 if TYPE_CHECKING:
-    from training.problem import DataSource, Problem
+    from collections.abc import Sequence
+
+    from training.problem import Problem
+
+Kind = Literal["number", "category", "boolean", "date"]
+
+# Changed, it moves rows between training part and holdout, and champions are judged on rows they know.
+_HASH_KEY = "mlstack-split-01"
+# A text column with more levels is an identifier or free text, and each level would become a feature.
+_MAX_LEVELS = 1_000
+# Below, many levels for few rows may still be what a small table looks like.
+_FEW_LEVELS = 50
+_MAX_FLOAT_CLASSES = 20
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The features: names by kind.
+
+    Attributes:
+        numbers: Columns of float64.
+        categories: Columns of strings, None where missing.
+        booleans: Columns of bool, without missing values (with them, it is a category "true"/"false").
+        dates: Columns of datetime64[ns].
+        missing: Columns of any kind that have missing values.
+        columns: All columns in the table's order; by kind if not given.
+    """
+
+    numbers: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    booleans: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in the columns' order."""
+        if not self.columns:
+            columns = (*self.numbers, *self.categories, *self.booleans, *self.dates)
+            object.__setattr__(self, "columns", columns)
 
 
 @dataclass(frozen=True)
@@ -24,75 +72,337 @@ class Data:
     """A split table; rows of ``x_*`` and ``y_*`` belong together.
 
     Attributes:
-        x_train: Features of the training part, all float64, shape (rows, features).
+        x_train: Features of the training part, raw, as the model gets them.
         x_test: Features of the holdout.
-        y_train: Target of the training part: strings (classification) or floats (regression).
+        y_train: Target of the training part: strings (classification) or float64 (regression).
         y_test: Target of the holdout.
+        schema: What the features are.
         digest: Fingerprint of table and split; scores compare only under the same one.
         source: Where the table came from, for people.
+        uri: Where it came from, for MLflow; empty for a data set of scikit-learn.
+        notes: What was left out of the table and why.
     """
 
     x_train: pd.DataFrame
     x_test: pd.DataFrame
-    y_train: pd.Series
-    y_test: pd.Series
+    y_train: np.ndarray
+    y_test: np.ndarray
+    schema: Schema
     digest: str
     source: str
+    uri: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column in memory."""
+
+    name: str
+    kind: Kind
+    values: np.ndarray
+    missing: bool
+
+    @property
+    def constant(self) -> bool:
+        return not self.missing and bool((self.values == self.values[0]).all())
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The target in memory: its values, and the class of each row (one for all in regression)."""
+
+    values: np.ndarray
+    classes: np.ndarray
+    codes: np.ndarray
+
+
+class _ColumnError(ValueError):
+    """A column that can't be used; the message says why."""
 
 
 @functools.lru_cache(maxsize=8)
 def load_data(problem: Problem) -> Data:
-    """Load a problem's table and split it, stratified for classification.
+    """Load a problem's table, check it, and split it.
 
     Returns:
-        The split data, the same for the same problem. Cached: treat it as read-only.
+        The split data, the same for the same problem and table. Cached: treat it as read-only.
 
     Raises:
         ProblemError: The data doesn't fit what the problem's file says.
     """
-    features, target = _load_sklearn(problem.data)
-    target = target.rename(problem.target)
-    classification = problem.task == "classification"
-    if classification and problem.scoring.binary_only and target.nunique() != 2:
+    table = read_table(problem)
+    least = 2 * problem.folds + 2
+    if table.num_rows < least:
         raise ProblemError(
-            f"{problem.name}: metric: {problem.metric} expects 2 classes; the data has {target.nunique()}. "
+            f"{problem.name}: data: expected at least {least} rows (two a fold, two held out); "
+            f"got {table.num_rows}"
+        )
+    target, total = _target(problem, table.column(problem.target))
+    columns = _features(problem, table.drop_columns(problem.target), total)
+    del table  # what was converted is a copy
+    hashes = pd.util.hash_array(total)
+    columns, notes = _informative(problem, columns)
+    holdout = _holdout(problem, target, hashes)
+    parts = [np.flatnonzero(~holdout), np.flatnonzero(holdout)]
+    schema = _schema(columns)
+    x_train, x_test = (_frame(schema, columns, rows) for rows in parts)
+    y_train, y_test = (target.values[rows] for rows in parts)
+    for labels in (y_train, y_test):
+        labels.flags.writeable = False
+    content = hashlib.sha256(f"{schema!r} {problem.target} {problem.test_size}".encode())
+    content.update(hashes.tobytes())
+    sklearn = problem.data.source == "sklearn"
+    remote = problem.data.path.startswith("s3://")
+    return Data(
+        x_train=x_train,
+        x_test=x_test,
+        y_train=y_train,
+        y_test=y_test,
+        schema=schema,
+        digest=content.hexdigest()[:16],
+        source=f"sklearn.datasets.load_{problem.data.name}" if sklearn else problem.data.path,
+        uri="" if sklearn else problem.data.path if remote else Path(problem.data.path).absolute().as_uri(),
+        notes=notes,
+    )
+
+
+def _features(problem: Problem, table: pa.Table, total: np.ndarray) -> list[_Column]:
+    """Convert all columns, adding their hashes to the rows', or name every one that can't be used."""
+    columns, unusable, faults = [], [], []
+    for name in table.column_names:
+        try:
+            column, hashes = _column(name, table.column(name))
+        except _ColumnError as error:
+            unusable.append(name)
+            faults.append(f"{problem.name}: data: column {name!r}: {error}")
+            continue
+        columns.append(column)
+        total += _salted(hashes, name)
+    if faults:
+        drop = yaml.safe_dump([*problem.drop, *unusable], default_flow_style=True, width=10**6).strip()
+        raise ProblemError("\n".join([*faults, f"{problem.name}: to leave them out, write 'drop: {drop}'"]))
+    return columns
+
+
+def _column(name: str, column: pa.ChunkedArray) -> tuple[_Column, np.ndarray]:
+    column = _decoded(column)
+    kind = column.type
+    if pa.types.is_boolean(kind) or _is_text(kind) or pa.types.is_null(kind):
+        levels, codes = _encoded(column)
+        if len(levels) > _MAX_LEVELS or (len(levels) > _FEW_LEVELS and 2 * len(levels) > len(codes)):
+            raise _ColumnError(
+                f"expected at most {_MAX_LEVELS:,} different texts, and at most {_FEW_LEVELS} or one for "
+                f"every two rows; got {len(levels):,} in {len(codes):,} rows, such as {levels[0]!r}: an "
+                "identifier, free text, or dates that aren't stored as dates"
+            )
+        missing = bool((codes < 0).any())
+        hashes = np.append(_hash(levels), np.uint64(0))[codes]
+        if pa.types.is_boolean(kind) and not missing:
+            return _Column(name, "boolean", (levels == "true")[codes], missing), hashes
+        return _Column(name, "category", np.append(levels, [None])[codes], missing), hashes
+    if _is_number(kind):
+        numbers = _numbers(column)
+        infinite = int(np.isinf(numbers).sum())
+        if infinite:
+            raise _ColumnError(f"expected finite numbers; {infinite:,} of {len(numbers):,} rows are infinite")
+        absent = np.isnan(numbers)
+        return _Column(name, "number", numbers, bool(absent.any())), _hash(numbers, absent)
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        try:
+            # Without its zone, an instant is in UTC.
+            dates = column.cast(pa.timestamp("ns")).to_numpy()
+        except pa.ArrowInvalid:
+            raise _ColumnError("expected dates from 1678 to 2261; got others") from None
+        absent = np.isnat(dates)
+        return _Column(name, "date", dates, bool(absent.any())), _hash(dates, absent)
+    raise _ColumnError(f"expected numbers, texts, booleans or dates; got {kind}")
+
+
+def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[_Target, np.ndarray]:
+    """Convert the target, and begin the rows' hashes with it."""
+    column = _decoded(column)
+    named = f"{problem.name}: target: column {problem.target!r}"
+    numbers = _numbers(column) if _is_number(column.type) else None
+    absent = column.is_null().to_numpy() if numbers is None else ~np.isfinite(numbers)
+    if absent.any():
+        rows = [f"{row + 1:,}" for row in np.flatnonzero(absent)[:_SHOWN]]
+        raise ProblemError(
+            f"{named}: expected a value in every row; {absent.sum():,} of {len(absent):,} rows have none "
+            f"(or an infinite one), the first of them: {', '.join(rows)} (the first row of data is row 1). "
+            "Remove or fill them"
+        )
+    if problem.task == "classification":
+        levels, codes = _encoded(_classes(named, column, numbers))
+        _check_classes(problem, named, sorted(levels))
+        hashes = _salted(_hash(levels), problem.target)[codes]
+        return _Target(levels.astype(str)[codes], levels, codes), hashes
+    if numbers is None:
+        raise ProblemError(
+            f"{named}: expected numbers (task is regression); got {column.type}, such as "
+            f"{column[0].as_py()!r}. Did you mean 'task: classification'?"
+        )
+    if (numbers == numbers[0]).all():
+        raise ProblemError(f"{named}: expected different values; got {numbers[0]:g} in every row")
+    one_class = _Target(numbers, np.array([""]), np.zeros(len(numbers), dtype="int8"))
+    return one_class, _salted(_hash(numbers), problem.target)
+
+
+def _classes(named: str, column: pa.ChunkedArray, numbers: np.ndarray | None) -> pa.ChunkedArray:
+    """Return a column whose texts are the classes; floats are classes if they are whole, or few."""
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type) or _is_text(column.type):
+        return column
+    if numbers is None:
+        raise ProblemError(f"{named}: expected classes (texts, whole numbers, booleans); got {column.type}")
+    if (numbers == np.round(numbers)).all():
+        return pa.chunked_array([numbers.astype("int64")])
+    different = len(np.unique(numbers))
+    if different > _MAX_FLOAT_CLASSES:
+        raise ProblemError(
+            f"{named}: expected classes (task is classification); got {different:,} different numbers with "
+            "fractions. Did you mean 'task: regression'?"
+        )
+    return column
+
+
+def _check_classes(problem: Problem, named: str, classes: Sequence[str]) -> None:
+    if len(classes) == 1:
+        raise ProblemError(f"{named}: expected at least 2 classes; got {classes[0]!r} in every row")
+    if problem.scoring.binary_only and len(classes) != 2:
+        raise ProblemError(
+            f"{problem.name}: metric: {problem.metric} expects 2 classes; the data has {len(classes)}. "
             "Use roc_auc_ovr, accuracy or f1_macro"
         )
-    x_train, x_test, y_train, y_test = train_test_split(
-        features,
-        target,
-        test_size=problem.test_size,
-        random_state=SEED,
-        stratify=target if classification else None,
+    if problem.positive and problem.positive not in classes:
+        raise ProblemError(
+            f"{problem.name}: positive: expected one of the classes {listed(classes)}; "
+            f"got {problem.positive!r}.{did_you_mean(problem.positive, classes)}"
+        )
+
+
+def _informative(problem: Problem, columns: Sequence[_Column]) -> tuple[list[_Column], tuple[str, ...]]:
+    """Leave out columns that say nothing. Their content counts in the hash: they may get other values."""
+    empty = [column.name for column in columns if column.missing and pd.isna(column.values).all()]
+    constant = [column.name for column in columns if column.constant]
+    kept = [column for column in columns if column.name not in {*empty, *constant}]
+    if not kept:
+        raise ProblemError(
+            f"{problem.name}: data: expected columns to learn from; all are empty or constant: "
+            f"{listed([*empty, *constant])}"
+        )
+    reasons = (("no values", empty), ("the same value in every row", constant))
+    return kept, tuple(f"left out, {reason}: {listed(names)}" for reason, names in reasons if names)
+
+
+def _holdout(problem: Problem, target: _Target, hashes: np.ndarray) -> np.ndarray:
+    """Return which rows are held out: those whose hash is below the share that the problem asks for.
+
+    A class that would have too few rows on a side gets its rows with the lowest hashes into the holdout, or
+    those with the highest out of it. These few may move when others are appended; no other row ever does.
+    """
+    classification = problem.task == "classification"
+    # Each fold needs a row of each class; metrics such as r2 need two rows.
+    held_least, kept_least = (1, problem.folds) if classification else (2, 2 * problem.folds)
+    threshold = int(problem.test_size * 2**64)
+    holdout = np.zeros(len(hashes), dtype=bool)
+    faults = []
+    order = np.argsort(target.codes, kind="stable")
+    borders = np.cumsum(np.bincount(target.codes, minlength=len(target.classes)))[:-1]
+    for label, rows in zip(target.classes, np.split(order, borders), strict=True):
+        own = hashes[rows]
+        ordered = np.sort(own)
+        above = int(ordered[min(held_least, len(own)) - 1])
+        cut = min(max(threshold, above + 1), int(ordered[-min(kept_least, len(own))]))
+        holdout[rows] = own < np.uint64(cut)
+        held = int(holdout[rows].sum())
+        if held < held_least or len(own) - held < kept_least:
+            what = f"class {label!r} has " if classification else ""
+            faults.append(f"{what}{len(own):,} rows, {len(np.unique(own)):,} of them different")
+    if faults:
+        each = " of each class" if classification else ""
+        advice = (
+            "Add rows, leave small classes out, join them, or write fewer 'folds'; "
+            "if the target is a quantity, write 'task: regression'"
+            if classification
+            else "Add rows, or write fewer 'folds'"
+        )
+        more = f"; and {len(faults) - _SHOWN:,} classes more" if len(faults) > _SHOWN else ""
+        raise ProblemError(
+            f"{problem.name}: target: expected at least {kept_least} rows{each} to train on (folds: "
+            f"{problem.folds}) and {held_least} to hold out, equal ones on one side; got "
+            f"{'; '.join(faults[:_SHOWN])}{more}. {advice}"
+        )
+    return holdout
+
+
+def _schema(columns: Sequence[_Column]) -> Schema:
+    def named(kind: Kind) -> tuple[str, ...]:
+        return tuple(column.name for column in columns if column.kind == kind)
+
+    return Schema(
+        numbers=named("number"),
+        categories=named("category"),
+        booleans=named("boolean"),
+        dates=named("date"),
+        missing=frozenset(column.name for column in columns if column.missing),
+        columns=tuple(column.name for column in columns),
     )
-    return Data(
-        x_train=x_train.reset_index(drop=True),
-        x_test=x_test.reset_index(drop=True),
-        y_train=y_train.reset_index(drop=True),
-        y_test=y_test.reset_index(drop=True),
-        digest=_digest(features, target, problem.test_size),
-        source=f"sklearn.datasets.load_{problem.data.name}",
-    )
 
 
-def _load_sklearn(source: DataSource) -> tuple[pd.DataFrame, pd.Series]:
-    # Raw units for diabetes: people fill in this form, and nobody knows a patient's age as 0.038.
-    options = {"scaled": False} if source.name == "diabetes" else {}
-    bunch = getattr(datasets, f"load_{source.name}")(as_frame=True, **options)
-    unknown = sorted(set(source.rename) - set(bunch.data.columns))
-    if unknown:
-        raise ProblemError(f"data.rename: {source.name} has no column {', '.join(unknown)}")
-    columns = {name: source.rename.get(name, name.replace("_", " ")) for name in bunch.data.columns}
-    # float64 throughout: an integer column can't hold a missing value, so MLflow would warn about it.
-    features = bunch.data.rename(columns=columns).astype("float64")
-    if "target_names" not in bunch:
-        return features, bunch.target.astype("float64")
-    labels = np.asarray([str(name) for name in bunch.target_names])
-    return features, pd.Series(labels[bunch.target.to_numpy()], dtype="object")
+def _frame(schema: Schema, columns: Sequence[_Column], rows: np.ndarray) -> pd.DataFrame:
+    """Make a part's table; its numbers are one block, which scikit-learn takes without copying."""
+    block = np.empty((len(schema.numbers), len(rows)))
+    for place, column in enumerate(column for column in columns if column.kind == "number"):
+        np.take(column.values, rows, out=block[place])
+    block.flags.writeable = False
+    numbers = pd.DataFrame(block.T, columns=list(schema.numbers), copy=False)
+    others = {
+        column.name: pd.Series(column.values[rows], dtype=column.values.dtype, copy=False)
+        for column in columns
+        if column.kind != "number"
+    }
+    if not others:
+        return numbers
+    return pd.concat([numbers, pd.DataFrame(others, copy=False)], axis="columns")[list(schema.columns)]
 
 
-def _digest(features: pd.DataFrame, target: pd.Series, test_size: float) -> str:
-    content = hashlib.sha256(f"{list(features.columns)} {test_size} {SEED}".encode())
-    content.update(pd.util.hash_pandas_object(features).to_numpy().tobytes())
-    content.update(pd.util.hash_pandas_object(target).to_numpy().tobytes())
-    return content.hexdigest()[:16]
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Undo a dictionary encoding, which says how values are stored and not what they are."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    # One zero and one NaN, so that equal numbers have equal hashes.
+    numbers: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy() + 0.0
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.object_]], np.ndarray]:
+    """Return a column's values as different texts, and the number of its text for each row (missing: -1)."""
+    encoded = column.cast(pa.string()).dictionary_encode().unify_dictionaries().combine_chunks()
+    levels = np.array(encoded.dictionary.to_pylist(), dtype=object)
+    return levels, encoded.indices.fill_null(-1).to_numpy()
+
+
+def _hash(values: np.ndarray, missing: np.ndarray | None = None) -> np.ndarray:
+    """Hash values; a missing one is 0, whatever kind the others are."""
+    hashes: np.ndarray = pd.util.hash_array(values, hash_key=_HASH_KEY, categorize=False)
+    if missing is not None:
+        hashes[missing] = 0
+    return hashes
+
+
+def _salted(hashes: np.ndarray, name: str) -> np.ndarray:
+    """Tie hashes to their column's name, so that their sum over columns doesn't depend on the order."""
+    salt = np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], dtype="uint64")[0]
+    salted: np.ndarray = pd.util.hash_array(hashes ^ salt)
+    return salted

@@ -1,0 +1,200 @@
+"""Preprocessing: raw rows go in, whatever they miss, and the saved model does the same as the fitted one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import mlflow.sklearn
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from mlflow.models import infer_signature
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
+
+from training.data import Schema
+from training.preprocessing import TRUSTED_TYPES, prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sklearn.base import BaseEstimator
+
+ROWS = 300
+SCHEMA = Schema(
+    numbers=("size", "weight"),
+    categories=("colour", "shape"),
+    booleans=("new",),
+    dates=("made", "sold"),
+    missing=frozenset({"weight", "colour", "sold"}),
+    columns=("colour", "size", "made", "new", "weight", "shape", "sold"),
+)
+BOOSTING = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """Raw columns as `load_data` gives them."""
+    random = np.random.default_rng(3)
+    columns = {
+        "colour": random.choice(np.array(["red", "green", None], dtype=object), ROWS),
+        "size": random.normal(size=ROWS),
+        "made": pd.date_range("1965-01-01 10:00", periods=ROWS, freq="71h").astype("datetime64[ns]"),
+        "new": random.random(ROWS) > 0.5,
+        "weight": np.where(random.random(ROWS) > 0.2, random.normal(size=ROWS), np.nan),
+        "shape": random.choice(np.array(["round", "square"], dtype=object), ROWS),
+        "sold": pd.date_range("2024-01-01", periods=ROWS).astype("datetime64[ns]"),
+    }
+    made = pd.DataFrame({name: pd.Series(column, dtype=column.dtype) for name, column in columns.items()})
+    made.loc[::9, "sold"] = pd.NaT
+    return made
+
+
+@pytest.fixture(scope="module")
+def target(table: pd.DataFrame) -> np.ndarray:
+    return table["size"].to_numpy() + 3 * (table["colour"] == "red") + 2 * (table["sold"].dt.day_of_week == 0)
+
+
+@pytest.fixture(scope="module", params=["ridge", "boosting"])
+def fitted(request: pytest.FixtureRequest, table: pd.DataFrame, target: np.ndarray) -> BaseEstimator:
+    if request.param == "ridge":
+        model = prepare(Ridge(), SCHEMA, scale=True, native_missing=False)
+    else:
+        model = prepare(HistGradientBoostingRegressor(), SCHEMA, scale=False, native_missing=True)
+    return model.fit(table, target)
+
+
+def awkward_rows(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows as clients send them."""
+    first = table.head(1)
+    return {
+        "many": table,
+        "one": first,
+        "unseen levels": first.assign(colour="violet", shape="oval"),
+        "nothing where that is allowed": first.assign(
+            colour=pd.Series([None], dtype=object), weight=np.nan, sold=pd.NaT
+        ),
+        "NaN for a text": first.assign(colour=pd.Series([np.nan], dtype=object)),
+        "pandas' own texts": table.astype({"colour": "str", "shape": "str"}),
+        "dates in seconds": table.astype({"made": "datetime64[s]", "sold": "datetime64[s]"}),
+        "dates in microseconds": table.astype({"made": "datetime64[us]", "sold": "datetime64[us]"}),
+        "columns in another order": table[table.columns[::-1]],
+    }
+
+
+def test_a_saved_model_predicts_the_same(fitted: BaseEstimator, table: pd.DataFrame) -> None:
+    loaded = skops.io.loads(skops.io.dumps(fitted), trusted=[*TRUSTED_TYPES, BOOSTING])
+    for name, rows in awkward_rows(table).items():
+        predicted = loaded.predict(rows)
+        assert np.isfinite(predicted).all(), name
+        np.testing.assert_array_equal(predicted, fitted.predict(rows), err_msg=name)
+    same = fitted.predict(table)
+    for name in (
+        "pandas' own texts",
+        "dates in seconds",
+        "dates in microseconds",
+        "columns in another order",
+    ):
+        np.testing.assert_array_equal(fitted.predict(awkward_rows(table)[name]), same, err_msg=name)
+
+
+def test_every_trusted_type_is_needed(table: pd.DataFrame, target: np.ndarray) -> None:
+    model = prepare(Ridge(), SCHEMA, scale=True, native_missing=False).fit(table, target)
+    assert sorted(skops.io.get_untrusted_types(data=skops.io.dumps(model))) == TRUSTED_TYPES
+
+
+@pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # of MLflow's own code
+def test_mlflow_clients_send_raw_columns(
+    fitted: BaseEstimator, table: pd.DataFrame, target: np.ndarray, tmp_path: Path
+) -> None:
+    mlflow.sklearn.save_model(
+        fitted,
+        tmp_path / "model",
+        serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
+        skops_trusted_types=[*TRUSTED_TYPES, BOOSTING],
+        signature=infer_signature(table, target),
+        input_example=table.head(3),
+        pip_requirements=["scikit-learn"],
+    )
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    kinds = " ".join(column.type.name for column in loaded.metadata.get_input_schema())
+    assert kinds == "string double datetime boolean double string datetime"
+    for name, rows in awkward_rows(table).items():
+        np.testing.assert_array_equal(loaded.predict(rows), fitted.predict(rows), err_msg=name)
+
+
+@pytest.mark.parametrize("native_missing", [True, False])
+def test_complete_numbers_need_nothing(native_missing: bool) -> None:
+    schema, model = Schema(numbers=("a", "b")), Ridge()
+    assert prepare(model, schema, scale=False, native_missing=native_missing) is model
+    scaled = prepare(model, schema, scale=True, native_missing=native_missing)
+    assert [name for name, _ in scaled.steps] == ["scale", "model"]
+
+
+def test_only_what_an_estimator_cannot_take_is_imputed(table: pd.DataFrame) -> None:
+    schema = Schema(numbers=("size", "weight"), missing=frozenset({"weight"}))
+    model = Ridge()
+    assert prepare(model, schema, scale=False, native_missing=True) is model
+    prepared = prepare(model, schema, scale=False, native_missing=False)
+    assert isinstance(prepared, Pipeline)
+    assert [name for name, _ in prepared.steps] == ["prepare", "model"]
+    features = prepared[:-1].fit_transform(table)
+    assert features.shape == (ROWS, 3)  # the third says where a weight was missing
+    np.testing.assert_array_equal(features[:, 0], table["size"])
+    assert set(features[table["weight"].isna(), 1]) == {table["weight"].median()}
+    np.testing.assert_array_equal(features[:, 2], table["weight"].isna())
+
+
+def encode(schema: Schema, table: pd.DataFrame) -> np.ndarray:
+    encoded = prepare(Ridge(), schema, scale=False, native_missing=True)[:-1].fit_transform(table)
+    assert isinstance(encoded, np.ndarray)
+    assert encoded.dtype == np.float64
+    return encoded
+
+
+def test_features_are_float64(table: pd.DataFrame) -> None:
+    assert len(encode(SCHEMA, table)) == ROWS
+    np.testing.assert_array_equal(encode(Schema(booleans=("new",)), table)[:, 0], table["new"])
+
+
+def test_rare_levels_share_a_feature_and_missing_is_a_level() -> None:
+    column = ["a"] * 50 + ["b"] * 30 + ["rare"] * 2 + ["rarer"] + [None] * 9 + [np.nan] * 8
+    schema = Schema(categories=("c",), missing=frozenset({"c"}))
+    encoded = encode(schema, pd.DataFrame({"c": pd.Series(column, dtype=object)}))
+    assert sorted(encoded.sum(axis=0)) == [3, 17, 30, 50]
+    many = pd.DataFrame({"c": pd.Series([f"level {row % 200}" for row in range(2000)], dtype=object)})
+    assert encode(schema, many).shape == (2000, 50)
+
+
+def test_dates_become_time_weekday_and_season() -> None:
+    schema = Schema(dates=("d",), missing=frozenset({"d"}))
+    days = pd.Series(pd.date_range("2023-01-01", "2026-12-31"))
+    table = pd.DataFrame({"d": pd.concat([days, pd.Series([pd.NaT])], ignore_index=True)})
+    encoded = encode(schema, table)
+    time_, weekday, season = encoded[:-1, 0], encoded[:-1, 1:8], encoded[:-1, 8:]
+    assert (np.diff(time_) > 0).all()
+    assert time_.std() == pytest.approx(1)
+    places = weekday.argmax(axis=1)
+    assert weekday.max(axis=1).min() == pytest.approx(1)
+    assert pd.crosstab(places, days.dt.day_of_week).gt(0).to_numpy().sum() == 7
+    a_year_later = season[days.isin(pd.to_datetime(["2023-07-01", "2024-07-01", "2026-07-01"]))]
+    np.testing.assert_allclose(a_year_later, a_year_later[[0]].repeat(3, axis=0), atol=0.02)
+    half_a_year_later = season[days.isin(pd.to_datetime(["2023-01-01", "2023-07-01"]))]
+    assert np.abs(np.diff(half_a_year_later, axis=0)).max() > 0.5
+    assert np.isnan(encoded[-1, 0])
+    assert not encoded[-1, 1:].any()
+
+
+def test_wide_tables_are_quick() -> None:
+    names = tuple(f"c{number}" for number in range(1000))
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 1000)), columns=list(names))
+    table.loc[::2, "c0"] = np.nan
+    model = prepare(
+        Ridge(), Schema(numbers=names, missing=frozenset({"c0"})), scale=True, native_missing=False
+    )
+    start = time.perf_counter()
+    model.fit(table, table["c1"]).predict(table)
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,284 @@
+"""Tables: read a problem's file, local or in S3, or say exactly why not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+from sklearn import datasets
+
+from training.problem import DATASETS, ProblemError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from training.problem import Problem
+
+# What a table takes at most, as a multiple of its own size: Arrow's table, what it was parsed from or
+# converted to, and the split. Training takes more than that; less is certain to fail.
+MEMORY_FACTOR = 3
+_GIB = 2**30
+_LISTED = 20
+_S3_SECONDS = 10
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+# How files begin that are no CSV, whatever they are called.
+_NO_CSV = {
+    b"PAR1": "a Parquet file; write 'source: parquet'",
+    b"\x1f\x8b": "compressed by gzip; unpack it, or keep the table as Parquet",
+    b"PK\x03\x04": "a ZIP archive or an Excel sheet; save it as CSV",
+    b"\xff\xfe": "text in UTF-16; save it as UTF-8",
+    b"\xfe\xff": "text in UTF-16; save it as UTF-8",
+}
+_CREDENTIALS = (
+    "On the host, 'trainer_reads_s3: true' lets the training job use the instance's role, or trainer_secrets "
+    "carries AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; elsewhere, sign in as for the aws command"
+)
+
+
+def read_table(problem: Problem) -> pa.Table:
+    """Read the table of a problem: its columns under their new names, without those to drop.
+
+    Raises:
+        ProblemError: It can't be read, doesn't fit into memory, or lacks a column that the problem names.
+    """
+    if problem.data.source == "sklearn":
+        return _read_sklearn(problem)
+    with _local(problem) as path:
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                start = file.read(4)
+        except IsADirectoryError:
+            raise _fault(problem, "expected a file; this is a directory") from None
+        except OSError as error:
+            raise _fault(problem, f"can't be read: {error.strerror}") from None
+        if not size:
+            raise _fault(problem, "expected a table; the file is empty")
+        try:
+            if problem.data.source == "parquet":
+                return _read_parquet(problem, path)
+            return _read_csv(problem, path, size, start)
+        except pa.ArrowInvalid as error:
+            raise _fault(problem, f"expected {problem.data.source}; {error}") from None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names for a message, the first of them when there are many."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(repr(name) for name in names[:_LISTED]) + more
+
+
+def available_memory(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
+    """Return how many bytes this process may still take: those of the machine, or of its container.
+
+    Args:
+        cgroup: Where the container's limits are (version 1 or 2).
+        meminfo: Where the machine's memory is.
+
+    Returns:
+        Bytes, or None if nothing says so.
+    """
+    found = [int(line.split()[1]) * 1024 for line in _lines(meminfo) if line.startswith("MemAvailable:")]
+    for limit, use, cache in (
+        (cgroup / "memory.max", cgroup / "memory.current", "inactive_file"),
+        (
+            cgroup / "memory/memory.limit_in_bytes",
+            cgroup / "memory/memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ):
+        numbers = [line for path in (limit, use) for line in _lines(path)]
+        if len(numbers) == 2 and numbers[0].isdigit():  # "max" is no limit
+            # What is cached of files is given back when memory gets short.
+            stat = dict(line.split() for line in _lines(limit.parent / "memory.stat"))
+            found.append(int(numbers[0]) - int(numbers[1]) + int(stat.get(cache, 0)))
+    return max(0, min(found)) if found else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+
+
+def _fault(problem: Problem, reason: str) -> ProblemError:
+    return ProblemError(f"{problem.name}: data.path: {problem.data.path}: {reason}")
+
+
+def _read_sklearn(problem: Problem) -> pa.Table:
+    name = problem.data.name
+    # Raw units for diabetes: people fill in this form, and nobody knows a patient's age as 0.038.
+    options = {"scaled": False} if name == "diabetes" else {}
+    bunch = getattr(datasets, f"load_{name}")(as_frame=True, **options)
+    target = bunch.target
+    if DATASETS[name] == "classification":
+        target = bunch.target_names[bunch.target].astype(str)
+    table = pa.Table.from_pandas(bunch.data, preserve_index=False)
+    names = {old: problem.data.rename.get(old, old.replace("_", " ")) for old in table.column_names}
+    columns = _chosen(problem, [*names, problem.target], names)
+    table = table.append_column(problem.target, pa.array(target))
+    return table.select(list(columns)).rename_columns(list(columns.values()))
+
+
+def _read_csv(problem: Problem, path: Path, size: int, start: bytes) -> pa.Table:
+    for magic, what in _NO_CSV.items():
+        if start.startswith(magic):
+            raise _fault(problem, f"expected csv; this is {what}")
+    _fits(problem, size)
+    # A quoted text may hold line breaks, and where the file is cut for its threads must not fall into one.
+    parse = csv.ParseOptions(newlines_in_values=True)
+    convert = csv.ConvertOptions(strings_can_be_null=True)
+    try:
+        with csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
+            begin = reader.schema
+        columns = _chosen(problem, begin.names)
+        convert.include_columns = list(columns)
+        try:
+            # The types of the first rows mostly fit all of them; not to infer them takes half the memory.
+            convert.column_types = begin
+            table = csv.read_csv(path, parse_options=parse, convert_options=convert)
+        except pa.ArrowInvalid:
+            convert.column_types = {}
+            table = csv.read_csv(path, parse_options=parse, convert_options=convert)
+    except UnicodeDecodeError:
+        raise _fault(problem, f"{_not_utf8('its header')}") from None
+    for column in table.schema:
+        if pa.types.is_binary(column.type):
+            raise _fault(problem, _not_utf8(f"column {column.name!r}"))
+    return table.rename_columns(list(columns.values()))
+
+
+def _not_utf8(where: str) -> str:
+    return (
+        f"expected text in UTF-8; {where} is in another encoding. "
+        "Convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW"
+    )
+
+
+def _read_parquet(problem: Problem, path: Path) -> pa.Table:
+    with parquet.ParquetFile(path) as file:
+        # What pandas kept of an index: a row's number or key says nothing about its target.
+        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+        columns = _chosen(problem, names)
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        size = sum(
+            max(chunk.total_uncompressed_size, chunk.num_values * 8)
+            for group in groups
+            for chunk in (group.column(index) for index in range(group.num_columns))
+            if chunk.path_in_schema.partition(".")[0] in columns or chunk.path_in_schema in columns
+        )
+        _fits(problem, size)
+        return file.read(columns=list(columns)).rename_columns(list(columns.values()))
+
+
+def _fits(problem: Problem, size: int) -> None:
+    """Refuse a table that is larger than memory, before it is read."""
+    available = available_memory()
+    if available is not None and size * MEMORY_FACTOR > available:
+        raise _fault(
+            problem,
+            f"needs about {size * MEMORY_FACTOR / _GIB:.1f} GiB of memory ({MEMORY_FACTOR} times its "
+            f"{size / _GIB:.1f} GiB); {available / _GIB:.1f} GiB are available. "
+            "Use a larger host, fewer rows, or drop columns (from a Parquet file they aren't even read)",
+        )
+
+
+def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the columns to read: new name by old name.
+
+    Args:
+        problem: What names the columns.
+        names: The columns that there are.
+        default: New names of those that the problem doesn't rename.
+    """
+    rename = problem.data.rename
+    _exist(problem, "data.rename", rename, names)
+    columns = [(name, rename.get(name, (default or {}).get(name, name))) for name in names]
+    new = [name for _, name in columns]
+    twice = sorted({name for name in new if new.count(name) > 1})
+    if twice:
+        raise ProblemError(
+            f"{problem.name}: data: expected each column once; got {listed(twice)} twice or more"
+        )
+    if len(new) == 1 and any(separator in new[0] for separator in ";\t|"):
+        raise ProblemError(
+            f"{problem.name}: data: expected columns separated by commas; the only column is {new[0]!r}"
+        )
+    _exist(problem, "target", [problem.target], new)
+    _exist(problem, "drop", problem.drop, new)
+    chosen = {old: name for old, name in columns if name not in problem.drop}
+    if "" in chosen.values():
+        raise ProblemError(
+            f"{problem.name}: data: column {new.index('') + 1} has no name; name it in the file's header, or "
+            'leave it out by drop: [""]'
+        )
+    if len(chosen) == 1:
+        raise ProblemError(
+            f"{problem.name}: drop: expected columns to learn from; none but the target is left"
+        )
+    return chosen
+
+
+def _exist(problem: Problem, field: str, wanted: Sequence[str] | dict[str, str], names: list[str]) -> None:
+    for name in wanted:
+        if name not in names:
+            raise ProblemError(
+                f"{problem.name}: {field}: expected a column of the data; got {name!r}."
+                f"{did_you_mean(name, names)} Columns: {listed(names)}"
+            )
+
+
+@contextlib.contextmanager
+def _local(problem: Problem) -> Iterator[Path]:
+    """Give the problem's file as a local one; what was fetched for that is removed afterwards."""
+    if not problem.data.path.startswith("s3://"):
+        yield Path(problem.data.path)
+        return
+    with tempfile.NamedTemporaryFile(prefix="mlstack-") as file:
+        _fetch(problem, file)
+        file.flush()
+        yield Path(file.name)
+
+
+def _fetch(problem: Problem, file: IO[bytes]) -> None:
+    import boto3  # noqa: PLC0415 - half a second that local files need not wait
+    from botocore import exceptions  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    bucket, _, key = problem.data.path.removeprefix("s3://").partition("/")
+    config = Config(
+        connect_timeout=_S3_SECONDS,
+        read_timeout=_S3_SECONDS * 3,
+        retries={"mode": "standard", "total_max_attempts": 2},
+    )
+    try:
+        # One request, not download_file: its HEAD has no body that says what of bucket and key is missing.
+        answer = boto3.Session().client("s3", config=config).get_object(Bucket=bucket, Key=key)
+        shutil.copyfileobj(answer["Body"], file, 2**20)
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+        raise _fault(problem, f"no AWS credentials ({error}). {_CREDENTIALS}") from None
+    except exceptions.ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        reason = {
+            "NoSuchBucket": f"the bucket {bucket!r} doesn't exist",
+            "NoSuchKey": f"the bucket {bucket!r} has no object {key!r}",
+            "AccessDenied": (
+                f"access denied: expected the right s3:GetObject on it (and s3:ListBucket on {bucket!r}, "
+                f"without which S3 says the same of an object that doesn't exist). {_CREDENTIALS}"
+            ),
+        }.get(code, f"S3 refused it: {error}")
+        raise _fault(problem, reason) from None
+    except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+        raise _fault(problem, f"S3 at {endpoint} can't be reached: {error}") from None
+    except (exceptions.BotoCoreError, OSError) as error:
+        raise _fault(problem, f"can't be fetched: {' '.join(str(error).split())}") from None
