@@ -101,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", metavar="MODEL", help="the registered model; it has its problem's name")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--version", type=_number, default="", metavar="N", help="which version (default: the challenger)"
-    )
+    which.add_argument("--version", type=_number, metavar="N", help="which version (default: the challenger)")
     which.add_argument("--rollback", action="store_true", help="the champion before the present one")
     add("--by", default=user, metavar="WHO", help=f"who wants it, for the record (default: USER, now {user})")
     add("--reason", default="", metavar="TEXT", help="why, for the record")

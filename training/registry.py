@@ -206,12 +206,9 @@ class Registry:
         """
         try:
             with tempfile.TemporaryDirectory(prefix="mlstack-") as folder:
-                path = mlflow.artifacts.download_artifacts(
-                    f"models:/{name}/{version}",
-                    dst_path=folder,
-                    tracking_uri=self._uri,
-                    registry_uri=self._uri,
-                )
+                # Not by models:/..., which MLflow would look up at the process's own tracking URI.
+                place = self._client.get_model_version_download_uri(name, version)
+                path = mlflow.artifacts.download_artifacts(place, dst_path=folder, tracking_uri=self._uri)
                 model = Model.load(path)
                 rows = x[_columns(model, x)]
                 if "sklearn" in model.flavors:
@@ -229,12 +226,12 @@ class Registry:
         self._tag(name, version, {**decision.numbers, "gate_at": _now(), "promotion": decision.reason})
         self._client.update_model_version(name, version, decision.reason)
 
-    def promote(self, name: str, version: str = "", *, by: str, reason: str) -> Move:
+    def promote(self, name: str, version: str | None, *, by: str, reason: str) -> Move:
         """Make a version champion; where it is champion already, nothing changes.
 
         Args:
             name: The registered model.
-            version: Its version number; the challenger's when empty.
+            version: Its version number; the challenger's when None.
             by: Who wants it: a person, or ``gate``.
             reason: Why.
 
@@ -242,8 +239,8 @@ class Registry:
             RegistryError: There is no such model, version or challenger, or it isn't ready.
         """
         before = self.find(name)
-        version = version or before.aliases.get(CHALLENGER, "")
-        if not version:
+        version = version or before.aliases.get(CHALLENGER)
+        if version is None:
             raise RegistryError(
                 f"{name} has no challenger: its newest candidate is champion, or none was trained. "
                 f"Name a version (--version). {listing(before)}"

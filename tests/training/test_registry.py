@@ -181,7 +181,7 @@ def test_a_promotion_moves_the_champion_and_ends_the_challenge(
     client: MlflowClient, registry: Registry, candidate: Callable[..., str]
 ) -> None:
     candidate("knn")
-    move = registry.promote("wine", by="gate", reason="the first")
+    move = registry.promote("wine", None, by="gate", reason="the first")
     assert (move.version, move.before.champion, move.changed) == ("1", "", True)
     assert aliases(client) == {CHAMPION: "1"}
     assert registry.champion("wine") == Contender("1", "knn", "d1")
@@ -206,7 +206,7 @@ def test_the_champion_moves_after_its_record(
     client: MlflowClient, registry: Registry, candidate: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidate()
-    registry.promote("wine", by="gate", reason="r")
+    registry.promote("wine", None, by="gate", reason="r")
     candidate()
     with monkeypatch.context() as broken:
 
@@ -215,7 +215,7 @@ def test_the_champion_moves_after_its_record(
 
         broken.setattr(MlflowClient, "set_model_version_tag", refuse)
         with pytest.raises(MlflowException, match="lost"):
-            registry.promote("wine", by="gate", reason="r")
+            registry.promote("wine", None, by="gate", reason="r")
     assert aliases(client) == {CHAMPION: "1", CHALLENGER: "2"}
 
 
@@ -224,7 +224,7 @@ def test_rollbacks_go_further_back_and_never_in_a_circle(
 ) -> None:
     for _ in range(3):
         candidate()
-        registry.promote("wine", by="gate", reason="r")
+        registry.promote("wine", None, by="gate", reason="r")
     registry.promote("wine", "1", by="ana", reason="back to the roots")  # 1, 2, 3, 1
     went = []
     for _ in range(3):
@@ -261,12 +261,12 @@ def test_the_history_survives_other_hands(
     ("asked", "reason"),
     [
         (("wime", "1"), r"expected one of wine; got 'wime'. Did you mean 'wine'\?"),
-        (("w'ine", ""), r"expected one of wine"),
+        (("w'ine", None), r"expected one of wine"),
         (
             ("wine", "7"),
             r"(?s)wine has no version 7. It has\n +3 .* knn .*f1_macro 0.9 +champion\n +2 .*\n +1 ",
         ),
-        (("wine", ""), r"(?s)wine has no challenger.*--version.*It has\n +3"),
+        (("wine", None), r"(?s)wine has no challenger.*--version.*It has\n +3"),
         (("wine", "2"), r"version 2 .svc. isn't READY but FAILED_REGISTRATION"),
     ],
 )
@@ -274,12 +274,12 @@ def test_refusals_say_what_there_is(
     client: MlflowClient,
     registry: Registry,
     candidate: Callable[..., str],
-    asked: tuple[str, str],
+    asked: tuple[str, str | None],
     reason: str,
 ) -> None:
     for model in ("knn", "svc", "knn"):
         candidate(model)
-    registry.promote("wine", by="gate", reason="r")
+    registry.promote("wine", None, by="gate", reason="r")
     found = client.search_model_versions("name='wine'")
     for known in found:
         known._status = "FAILED_REGISTRATION" if str(known.version) == "2" else "READY"

@@ -241,7 +241,7 @@ def test_intervals_are_percentiles_of_scikit_learns_scores() -> None:
     assert found == holdout_metrics(problem("roc_auc"), predictions, actual)  # the same draws every time
     random = np.random.default_rng(7)
     drawn = [
-        sklearn_says("roc_auc", Classes(predictions), actual, random.integers(0, 60, 60)) for _ in range(2000)
+        sklearn_says("roc_auc", Classes(predictions), actual, random.integers(0, 60, 60)) for _ in range(600)
     ]
     low, high = np.percentile(drawn, (2.5, 97.5))
     assert found["roc_auc"].low == pytest.approx(low, abs=0.025)
@@ -311,12 +311,9 @@ def test_large_holdouts_are_quick_and_their_rounded_curves_hardly_off() -> None:
     assert found.low < found.value < found.high < found.low + 0.02
 
 
-def test_the_number_of_draws_follows_the_work() -> None:
-    sizes = [
-        sum(
-            len(weights)
-            for weights in scoring._draws(SimpleNamespace(rows=rows, classes=2), 1000, quick=quick)
-        )  # type: ignore[arg-type]
-        for rows, quick in ((100, True), (100, False), (300_000, True), (300_000, False))
-    ]
-    assert sizes == [1000, 1000, 666, 100]
+def test_the_number_of_draws_follows_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_WORK", 60_000)
+    predictions, actual = guesses(100, "ab", 0)
+    case = scoring._Case.of(problem("accuracy"), predictions, actual)
+    for most, quick, wanted in ((200, True, 200), (1000, True, 300), (1000, False, 100)):
+        assert sum(len(weights) for weights in scoring._draws(case, most, quick=quick)) == wanted
