@@ -1,4 +1,10 @@
-"""Promotion: decide whether a training's best model becomes the champion. The one place for that rule."""
+"""Promotion: decide whether a training's best model becomes the champion. The one place for that rule.
+
+The winner by cross-validation must beat the baseline; then it becomes a version with the alias challenger and
+stands before the gate. There it is compared with the champion on rows that neither was fitted on, both asked
+now. It is promoted if it is better by the margin, and still better on most draws of those rows (a paired
+bootstrap, see scoring.py): a lucky holdout alone makes no champion.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +12,56 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from training.console import number
+from training.scoring import Predictions, ScoringError, paired_improvement, score
 from training.zoo import BASELINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from training.evaluation import ModelResult
-    from training.problem import Metric
+    from training.problem import Metric, Problem
 
 # Below this relative difference two scores are the same one, rounded differently by another machine.
 TIE = 1e-6
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The model version that holds the alias now.
+class Contender:
+    """A model version at the gate.
 
     Attributes:
         version: Its version number.
         model: Its name in the zoo.
-        metric: Name of the scorer that judged it; empty if it wasn't registered by a training.
-        cv_score: Its cross-validated score, a natural value.
-        data_digest: Fingerprint of the data that it was scored on.
+        data_digest: Fingerprint of the data that it was trained on.
+        predictions: What it says of the holdout, asked now; or why it can't be asked.
     """
 
     version: str
     model: str = "unknown"
-    metric: str = ""
-    cv_score: float = math.nan
     data_digest: str = ""
+    predictions: Predictions | str = "it wasn't asked"
+
+    def __str__(self) -> str:
+        """Name it for people."""
+        return f"version {self.version} ({self.model})"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do with the best model, and why, in words and numbers."""
+    """What the gate decided, and why.
 
-    action: Literal["promote", "keep", "none"]
+    Attributes:
+        action: Whether the challenger becomes champion.
+        reason: One line for people, with the numbers.
+        numbers: The same for programs: tags of the challenger's version.
+    """
+
+    action: Literal["promote", "keep"]
     reason: str
-    winner: ModelResult | None = None
+    numbers: Mapping[str, str]
 
 
 def best(results: Iterable[ModelResult], metric: Metric) -> ModelResult | None:
@@ -61,54 +78,128 @@ def best(results: Iterable[ModelResult], metric: Metric) -> ModelResult | None:
     return found
 
 
-def decide(results: Iterable[ModelResult], metric: Metric, champion: Champion | None) -> Decision:
-    """Decide whether the best of these results replaces the champion.
+def challenger(results: Iterable[ModelResult], metric: Metric) -> ModelResult | str:
+    """Choose the model that is worth registering.
 
     Args:
         results: All results of one problem.
         metric: The metric that ranks them.
-        champion: The present champion, if there is one.
 
     Returns:
-        ``promote`` (register the winner and move the alias), ``keep`` (the champion stays) or ``none``
-        (nothing here is worth registering).
+        The best by cross-validation, or the reason why there is none.
     """
     results = list(results)
     winner = best(results, metric)
     if winner is None:
-        return Decision("none", "no model was trained to the end")
-    score = f"{winner.model} with {metric.label} {number(winner.mean)}"
+        return "no model was trained to the end"
     baseline = next((r for r in results if r.model == BASELINE and r.completed), None)
-    if baseline and not _clearly_better(metric, winner.mean, baseline.mean):
-        return Decision(
-            "none", f"the best, {score}, doesn't beat the baseline's {number(baseline.mean)}", winner
+    if baseline and not (metric.better(winner.mean, baseline.mean) and not _same(winner.mean, baseline.mean)):
+        return (
+            f"the best, {winner.model} with {metric.label} {number(winner.mean)}, doesn't beat "
+            f"the baseline's {number(baseline.mean)}"
         )
+    return winner
+
+
+def decide(
+    problem: Problem, contender: Contender, champion: Contender | None, actual: np.ndarray
+) -> Decision:
+    """Decide whether a challenger replaces the champion.
+
+    Args:
+        problem: What both predict, with the gate's settings.
+        contender: The challenger, with its predictions.
+        champion: The present champion, if there is one, with its predictions or why it has none.
+        actual: The true values of the holdout.
+
+    Raises:
+        ScoringError: The challenger has no score by the problem's metric.
+    """
+    value = _score(problem, contender, actual)
+    score_text = f"{problem.scoring.label} {number(value)} on {len(actual)} holdout rows"
+    numbers = {"gate_challenger": repr(value), "gate_rows": str(len(actual))}
     if champion is None:
-        return Decision("promote", f"{score} is the first champion", winner)
-    action, reason = _challenge(winner, metric, champion)
-    return Decision(action, f"{score} {reason}", winner)
+        return _decision("promote", f"{contender} with {score_text} is the first champion", numbers)
+    numbers["gate_against_version"] = champion.version
+    try:
+        held = _score(problem, champion, actual)
+    except ScoringError as error:
+        return _by_policy(problem, contender, champion, str(error), numbers)
+    return _compare(problem, (contender, value), (champion, held), actual, numbers)
 
 
-def _challenge(
-    winner: ModelResult, metric: Metric, champion: Champion
-) -> tuple[Literal["promote", "keep"], str]:
-    """Compare a winner with the champion; scores compare only on the same data by the same metric."""
-    held = f"version {champion.version} ({champion.model})"
-    if not champion.metric:
-        return "keep", (
-            f"can't be compared with {held}, which wasn't registered by a training; to let it take over, "
-            "remove the alias 'champion' and train again"
+def _compare(
+    problem: Problem,
+    challenger: tuple[Contender, float],
+    champion: tuple[Contender, float],
+    actual: np.ndarray,
+    numbers: Mapping[str, str],
+) -> Decision:
+    (one, value), (other, held) = challenger, champion
+    gate, metric = problem.gate, problem.scoring
+    improvement = (value - held) * (1 if metric.greater_is_better else -1)
+    drawn = paired_improvement(problem, _predictions(one), _predictions(other), actual)
+    confidence = _share_better(drawn, TIE * abs(held))
+    numbers = {
+        **numbers,
+        "gate_champion": repr(held),
+        "gate_improvement": repr(improvement),
+        "gate_confidence": f"{confidence:.4f}",
+    }
+    scores = f"{metric.label} {number(value)} against {number(held, value)} on {len(actual)} holdout rows"
+    if one.data_digest != other.data_digest:
+        scores += (
+            f" (version {other.version} was trained on {'other' if other.data_digest else 'unknown'} data)"
         )
-    if champion.metric != metric.scorer:
-        return "promote", f"replaces {held}, which was judged by another metric, {champion.metric}"
-    if champion.data_digest != winner.data_digest:
-        return "promote", f"replaces {held}, which was scored on other data"
-    if _clearly_better(metric, winner.mean, champion.cv_score):
-        return "promote", f"beats {held} with {number(champion.cv_score)}"
-    if math.isclose(winner.mean, champion.cv_score, rel_tol=TIE):
-        return "keep", f"equals {held}; a tie keeps the champion"
-    return "keep", f"doesn't beat {held} with {number(champion.cv_score)}"
+    if _same(value, held):
+        return _decision("keep", f"{one} equals {other}: {scores}; a tie keeps the champion", numbers)
+    if improvement < 0:
+        return _decision("keep", f"{one} is worse than {other}: {scores}", numbers)
+    wide = improvement >= gate.min_improvement - TIE * abs(held)
+    sure = confidence >= gate.confidence
+    terms = (
+        f"better by {number(improvement)} (at least {number(gate.min_improvement)} wanted) and "
+        f"on {confidence:.1%} of {len(drawn)} draws of these rows ({gate.confidence:.1%} wanted)"
+    )
+    if wide and sure:
+        return _decision("promote", f"{one} beats {other}: {scores}; {terms}", numbers)
+    return _decision("keep", f"{one} doesn't clearly beat {other}: {scores}; {terms}", numbers)
 
 
-def _clearly_better(metric: Metric, one: float, other: float) -> bool:
-    return metric.better(one, other) and not math.isclose(one, other, rel_tol=TIE)
+def _by_policy(
+    problem: Problem, one: Contender, other: Contender, why: str, numbers: Mapping[str, str]
+) -> Decision:
+    policy = problem.gate.if_incomparable
+    reason = (
+        f"{one} can't be compared with {other}: {why}; by the problem's gate (if_incomparable: {policy}) "
+        f"the {'challenger takes over' if policy == 'promote' else 'champion stays'}"
+    )
+    if policy == "keep":
+        reason += (
+            f". To promote it by hand: ansible-playbook playbooks/promote.yml -e model_name={problem.name} "
+            f"-e version={one.version}, or python -m training.promote {problem.name} --version {one.version}"
+        )
+    return _decision(policy, reason, {**numbers, "gate_incomparable": why})
+
+
+def _decision(action: Literal["promote", "keep"], reason: str, numbers: Mapping[str, str]) -> Decision:
+    return Decision(action, reason, {**numbers, "gate_decision": action})
+
+
+def _predictions(contender: Contender) -> Predictions:
+    if isinstance(contender.predictions, str):
+        raise ScoringError(contender.predictions)
+    return contender.predictions
+
+
+def _score(problem: Problem, contender: Contender, actual: np.ndarray) -> float:
+    return score(problem, _predictions(contender), actual)
+
+
+def _share_better(drawn: np.ndarray, tie: float) -> float:
+    """Return the share of draws that are better, where a tie counts half; 0 if nothing could be drawn."""
+    return float(np.mean((drawn > tie) + 0.5 * (np.abs(drawn) <= tie))) if len(drawn) else 0.0
+
+
+def _same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=TIE)

@@ -1,0 +1,335 @@
+"""Registry: versions of registered models, and which of them is champion.
+
+Two aliases say who is who. ``champion`` is the version that answers; ``challenger`` is the newest candidate
+that isn't champion: a promotion takes the alias off, a lost comparison leaves it on. Whoever follows an alias
+finds a whole version: aliases are set after everything else.
+
+Each version says in its tags how it was judged and who promoted it when (``previous_champion``: whom it
+replaced). The registered model's tag ``champion_history`` lists the champions up to the present one; a
+promotion adds to it and a rollback takes away, so that a second rollback goes further back, not to and fro.
+
+Only client calls with explicit ids, as in tracking.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mlflow.artifacts
+import mlflow.pyfunc
+import mlflow.sklearn
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from training.problem import did_you_mean
+from training.promotion import Contender
+from training.scoring import Predictions, predict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from mlflow.entities.model_registry import ModelVersion
+
+    from training.evaluation import ModelResult
+    from training.problem import Problem
+    from training.promotion import Decision
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+_HISTORY = "champion_history"
+_REMEMBERED = 100  # champions in the history: a tag has a limited length
+_ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+
+
+class RegistryError(Exception):
+    """A model or version that isn't there or can't be moved to; the message says what there is."""
+
+
+class ChampionError(Exception):
+    """A version that can't be asked for predictions; the message says why."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered model as it is now.
+
+    Attributes:
+        name: Its name, the problem's.
+        aliases: Version by alias.
+        history: The champions up to the present one, oldest first.
+        versions: All its versions by number, newest first.
+    """
+
+    name: str
+    aliases: Mapping[str, str]
+    history: tuple[str, ...]
+    versions: Mapping[str, ModelVersion]
+
+    @property
+    def champion(self) -> str:
+        """Version number of the champion; empty if there is none."""
+        return self.aliases.get(CHAMPION, "")
+
+    def ready(self, version: str) -> bool:
+        """Whether there is such a version, and it can be loaded."""
+        return version in self.versions and self.versions[version].status == "READY"
+
+    def describe(self, version: str) -> str:
+        """Name a version for people; ``none`` where there is none."""
+        known = self.versions.get(version)
+        name = known.tags.get("model", "unknown") if known else "deleted"
+        return f"version {version} ({name})" if version else "none"
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a champion was chosen by hand.
+
+    Attributes:
+        before: The registered model as it was.
+        version: The version that is champion now.
+    """
+
+    before: Registered
+    version: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether another version is champion now."""
+        return self.version != self.before.champion
+
+
+class Registry:
+    """The model registry of one MLflow server.
+
+    Args:
+        uri: Tracking URI.
+        code_version: Version of the code that trains.
+    """
+
+    def __init__(self, uri: str, code_version: str = "unknown") -> None:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        self._uri = uri
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._code_version = code_version
+
+    def champion(self, name: str) -> Contender | None:
+        """Return a model's present champion, which hasn't been asked for predictions, or None."""
+        try:
+            version = self._client.get_model_version_by_alias(name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return None
+            raise
+        tags = version.tags
+        return Contender(str(version.version), tags.get("model", "unknown"), tags.get("data_digest", ""))
+
+    def find(self, name: str) -> Registered:
+        """Return a registered model with its versions.
+
+        Raises:
+            RegistryError: There is none of that name.
+        """
+        try:
+            model = self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            raise RegistryError(self._no_model(name)) from None
+        versions = self._client.search_model_versions(f"name='{name}'")
+        return Registered(
+            name,
+            {alias: str(version) for alias, version in model.aliases.items()},
+            tuple(model.tags.get(_HISTORY, "").split()),
+            {str(v.version): v for v in sorted(versions, key=lambda v: -int(v.version))},
+        )
+
+    def register(self, problem: Problem, result: ModelResult, run_id: str, model_id: str) -> str:
+        """Make a logged model the newest version of the problem's registered model, and its challenger.
+
+        Returns:
+            The new version number.
+
+        Raises:
+            MlflowException: The server refused; nothing is left of the version.
+        """
+        try:
+            self._client.create_registered_model(problem.name, {"task": problem.task}, problem.description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            self._client.update_registered_model(problem.name, problem.description)
+        tags = {
+            "task": problem.task,
+            "metric": problem.metric,
+            "cv_score": repr(result.mean),
+            "cv_std": repr(result.std),
+            "holdout_score": repr(result.holdout_score),
+            "model": result.model,
+            "data_digest": result.data_digest,
+            "code_version": self._code_version,
+        }
+        version = self._client.create_model_version(
+            problem.name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            tags=tags,
+            model_id=model_id,
+            await_creation_for=0,  # only Databricks makes versions in the background
+        )
+        try:
+            self._client.set_registered_model_alias(problem.name, CHALLENGER, version.version)
+        except MlflowException:
+            with contextlib.suppress(MlflowException):  # the first error is the one to show
+                self._client.delete_model_version(problem.name, version.version)
+            raise
+        return str(version.version)
+
+    def predictions_of(self, name: str, version: str, x: pd.DataFrame) -> Predictions:
+        """Load a version and ask it. Nothing of it stays on the disk.
+
+        Args:
+            name: The registered model.
+            version: Its version number.
+            x: Rows with at least the columns that the model takes.
+
+        Raises:
+            ChampionError: It can't be loaded, lacks columns, or fails on these rows.
+        """
+        try:
+            with tempfile.TemporaryDirectory(prefix="mlstack-") as folder:
+                # Not by models:/..., which MLflow would look up at the process's own tracking URI.
+                place = self._client.get_model_version_download_uri(name, version)
+                path = mlflow.artifacts.download_artifacts(place, dst_path=folder, tracking_uri=self._uri)
+                model = Model.load(path)
+                rows = x[_columns(model, x)]
+                if "sklearn" in model.flavors:
+                    return predict(mlflow.sklearn.load_model(path), rows)
+                labels = np.asarray(mlflow.pyfunc.load_model(path).predict(rows)).reshape(len(rows))
+                return Predictions(labels if labels.dtype.kind in "fiu" else labels.astype(str))
+        except ChampionError:
+            raise
+        except Exception as error:  # whatever a model raises is why it can't be asked
+            said = " ".join(str(error).split())[:300]
+            raise ChampionError(f"it can't be loaded or asked ({type(error).__name__}: {said})") from error
+
+    def record(self, name: str, version: str, decision: Decision) -> None:
+        """Write the gate's decision on a version: tags for programs, the description for people."""
+        self._tag(name, version, {**decision.numbers, "gate_at": _now(), "promotion": decision.reason})
+        self._client.update_model_version(name, version, decision.reason)
+
+    def promote(self, name: str, version: str | None, *, by: str, reason: str) -> Move:
+        """Make a version champion; where it is champion already, nothing changes.
+
+        Args:
+            name: The registered model.
+            version: Its version number; the challenger's when None.
+            by: Who wants it: a person, or ``gate``.
+            reason: Why.
+
+        Raises:
+            RegistryError: There is no such model, version or challenger, or it isn't ready.
+        """
+        before = self.find(name)
+        version = version or before.aliases.get(CHALLENGER)
+        if version is None:
+            raise RegistryError(
+                f"{name} has no challenger: its newest candidate is champion, or none was trained. "
+                f"Name a version (--version). {listing(before)}"
+            )
+        if version not in before.versions:
+            raise RegistryError(f"{name} has no version {version}. {listing(before)}")
+        if not before.ready(version):
+            status = before.versions[version].status
+            raise RegistryError(f"{name}: {before.describe(version)} isn't READY but {status}")
+        if version != before.champion:
+            history = [*before.history]
+            if before.champion and history[-1:] != [before.champion]:
+                history.append(before.champion)  # other hands than ours made it champion
+            tags = {**_record(by, reason), "previous_champion": before.champion or "none"}
+            self._move(before, version, [*history, version], tags)
+        return Move(before, version)
+
+    def rollback(self, name: str, *, by: str, reason: str) -> Move:
+        """Make the champion before the present one champion again.
+
+        Raises:
+            RegistryError: There is no such model, or no champion before this one that still exists.
+        """
+        before = self.find(name)
+        history = [version for version in before.history if before.ready(version)]
+        while history[-1:] == [before.champion]:
+            history.pop()
+        if not history:
+            raise RegistryError(
+                f"{name} has nothing to roll back to: no earlier champion is known that still exists. "
+                f"Name a version (--version). {listing(before)}"
+            )
+        version = history[-1]
+        if before.champion in before.versions:
+            text = f"to version {version} by {by} at {_now()}: {reason}"
+            self._tag(name, before.champion, {"rolled_back": text})
+        self._move(before, version, history, _record(by, reason))
+        return Move(before, version)
+
+    def _move(self, before: Registered, version: str, history: list[str], tags: Mapping[str, str]) -> None:
+        self._tag(before.name, version, tags)
+        self._client.set_registered_model_alias(before.name, CHAMPION, version)
+        # Bookkeeping after it, for a history that lacks the last move mends itself at the next one, but a
+        # challenger that was lost before it became champion would have to be looked for.
+        self._client.set_registered_model_tag(before.name, _HISTORY, " ".join(history[-_REMEMBERED:]))
+        if before.aliases.get(CHALLENGER) == version:
+            self._client.delete_registered_model_alias(before.name, CHALLENGER)
+
+    def _tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_model_version_tag(name, version, key, value)
+
+    def _no_model(self, name: str) -> str:
+        names = sorted(model.name for model in self._client.search_registered_models(max_results=1000))
+        if not names:
+            return f"no model is registered yet; got {name!r}. Train one: python -m training.train_all_models"
+        return f"expected one of {', '.join(names)}; got {name!r}.{did_you_mean(name, names)}"
+
+
+def listing(model: Registered) -> str:
+    """List a model's versions for people, newest first, a line each."""
+    lines = []
+    for number, version in model.versions.items():
+        aliases = ", ".join(alias for alias, held in model.aliases.items() if held == number)
+        tags = version.tags
+        made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(version.creation_timestamp / 1000))
+        score = f"{tags.get('metric', '')} {tags.get('cv_score', '')[:8]}"
+        lines.append(
+            f"\n  {number:>4}  {made}  {tags.get('model', 'unknown'):<24}  {score:<36}  {aliases}".rstrip()
+        )
+    return f"It has{''.join(lines)}" if lines else "It has none"
+
+
+def _columns(model: Model, x: pd.DataFrame) -> list[str]:
+    """Return the columns that a model takes, in its order."""
+    schema = model.signature.inputs if model.signature else None
+    if schema is None or not schema.has_input_names():
+        return list(x.columns)
+    optional = set(schema.optional_input_names())
+    missing = [name for name in schema.input_names() if name not in x.columns and name not in optional]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ChampionError(f"it takes columns that the data no longer have: {shown}")
+    return [name for name in schema.input_names() if name in x.columns]
+
+
+def _record(by: str, reason: str) -> dict[str, str]:
+    return {"promotion": reason, "promoted_by": by, "promoted_at": _now()}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
