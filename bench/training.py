@@ -58,23 +58,21 @@ for argument in sys.argv[2:]:
     name, _, models = argument.partition("=")
     problem = load_problems()[name]
     data = load_data(problem)
-    kind = str if problem.task == "classification" else float
-    y_train, y_test = data.y_train.to_numpy(dtype=kind), data.y_test.to_numpy(dtype=kind)
+    y_train, y_test = data.y_train, data.y_test
     mlflow.set_experiment("plain_" + name)
     for model_name in models.split(","):
         with mlflow.start_run(run_name=model_name):
-            model = zoo.build(zoo.find(model_name, problem.task))
+            model = zoo.build(zoo.find(model_name, problem), data.schema)
             scores = cross_val_score(model, data.x_train, y_train, cv=5, scoring=problem.metric)
             model.fit(data.x_train, y_train)
             mlflow.log_params(model.get_params())
             holdout = get_scorer(problem.metric)(model, data.x_test, y_test)
             mlflow.log_metrics({"cv_mean": scores.mean(), "cv_std": scores.std(), "holdout": holdout})
             figure, axes = plt.subplots()
-            display = ConfusionMatrixDisplay if kind is str else PredictionErrorDisplay
-            if kind is str:
-                display.from_estimator(model, data.x_test, y_test, ax=axes)
+            if problem.task == "classification":
+                ConfusionMatrixDisplay.from_estimator(model, data.x_test, y_test, ax=axes)
             else:
-                display.from_predictions(y_test, model.predict(data.x_test), ax=axes)
+                PredictionErrorDisplay.from_predictions(y_test, model.predict(data.x_test), ax=axes)
             figure.savefig("plot.png")
             plt.close(figure)
             mlflow.log_artifact("plot.png")

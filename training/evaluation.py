@@ -1,6 +1,6 @@
 """Evaluation: fit one model on one problem and measure it. Pure: no MLflow, no files, no printing.
 
-This module is imported by the worker processes; it gets all it needs as arguments.
+This module is imported by the worker processes; its functions get all they need as arguments.
 """
 
 from __future__ import annotations
@@ -10,26 +10,49 @@ import statistics
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sklearn import metrics
-from sklearn.base import clone
-from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import KFold, StratifiedKFold, learning_curve
 
-from training import plots, zoo
-from training.data import load_data
+from training import plots, scoring, zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sklearn.base import BaseEstimator
 
     from training.data import Data
     from training.problem import Problem
+    from training.scoring import Interval, Predictions
 
-FOLDS = 5
+# Scores of more rows differ in no digit that is shown, and some models take minutes for a million.
+_TRAIN_SCORE_ROWS = 50_000
+_EXPLAINED_ROWS = 5_000
+_LEARNING_CURVE_ROWS = 20_000
+_PERMUTATIONS = 5
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fit of a cross-validation.
+
+    Attributes:
+        score: The problem's metric on the validation part, a natural value.
+        seconds: Fitting and scoring.
+        peak_memory_mib: Most memory that its process held meanwhile.
+        warnings: What scikit-learn warned of, each once.
+    """
+
+    score: float
+    seconds: float
+    peak_memory_mib: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,16 +62,18 @@ class ModelResult:
     Attributes:
         problem: Name of the problem.
         model: Name of the model in the zoo.
-        status: ``completed``, or ``failed`` with ``error``.
+        status: ``completed``, ``failed`` with ``error``, or ``skipped`` with its reason in ``error``.
         params: The estimator's parameters, as text.
+        chosen: What a search chose, over the zoo's own parameters.
         fold_scores: The problem's metric on each validation fold.
         train_score: The metric on the rows that the final model was fitted on.
-        holdout_score: The metric on rows that nothing was fitted on.
-        holdout: Further metrics on the holdout, by name.
+        holdout: Metrics with their 95 % intervals on rows that nothing was fitted on, by name.
+        searched: Each candidate of a search with the mean of its folds, if there was more than one.
         fit_seconds: Fitting the final model on the whole training part.
-        cv_seconds: The whole cross-validation.
+        cv_seconds: The whole cross-validation, summed over its fits.
         predict_seconds: Predicting the whole holdout.
         predict_us_per_row: The same, in microseconds a row.
+        peak_memory_mib: Most memory that a process held while it fitted this model.
         data_digest: Fingerprint of table and split; scores compare only under the same one.
         error: Why it failed, in one line.
         trace: The traceback of the failure.
@@ -57,16 +82,19 @@ class ModelResult:
 
     problem: str
     model: str
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "failed", "skipped"]
     params: Mapping[str, str] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
     fold_scores: tuple[float, ...] = ()
     train_score: float = math.nan
     holdout_score: float = math.nan
-    holdout: Mapping[str, float] = field(default_factory=dict)
+    holdout: Mapping[str, Interval] = field(default_factory=dict)
+    searched: tuple[tuple[Mapping[str, Any], float], ...] = ()
     fit_seconds: float = math.nan
     cv_seconds: float = math.nan
     predict_seconds: float = math.nan
     predict_us_per_row: float = math.nan
+    peak_memory_mib: float = math.nan
     data_digest: str = ""
     error: str = ""
     trace: str = ""
@@ -90,31 +118,140 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A result with what came out of it: the fitted model and its plots (PNG by file name)."""
+    """A result with what came out of it: fitted model, holdout predictions, and plots (PNG by file name)."""
 
     result: ModelResult
     estimator: BaseEstimator | None = None
+    predictions: Predictions | None = None
     plots: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def evaluate(problem: Problem, model_name: str) -> Evaluation:
-    """Cross-validate a model, fit it on the training part, and score it on the holdout.
+def fit_fold(problem: Problem, data: Data, model: str, params: Mapping[str, Any], fold: int) -> Fold:
+    """Fit a model on all folds but one, and score it on that one.
 
     Args:
         problem: What to predict.
-        model_name: A name of the zoo that fits the problem's task.
+        data: Its split table.
+        model: A name of the zoo that fits the problem's task.
+        params: What a search chose, over the zoo's own.
+        fold: Which fold to score on, from 0.
+
+    Raises:
+        Exception: Whatever the estimator raises; or ValueError if the metric isn't defined on this fold.
+    """
+    with _measured() as measured:
+        start = time.perf_counter()
+        fitted, scored = _folds(problem, data)[fold]
+        estimator = zoo.build(zoo.find(model, problem), data.schema, params)
+        estimator.fit(data.x_train.iloc[fitted], data.y_train[fitted])
+        predictions = scoring.predict(estimator, data.x_train.iloc[scored])
+        score = scoring.score(problem, predictions, data.y_train[scored])
+        seconds = time.perf_counter() - start
+    if not math.isfinite(score):
+        raise ValueError(f"{problem.metric} is not defined on fold {fold + 1}: {score}")
+    return Fold(score, seconds, measured.peak_memory_mib, measured.warnings)
+
+
+def fit_final(
+    problem: Problem,
+    data: Data,
+    model: str,
+    candidates: Sequence[Mapping[str, Any]],
+    folds: Sequence[Sequence[Fold]],
+) -> Evaluation:
+    """Fit the best candidate on the whole training part, and measure it on the holdout.
+
+    Args:
+        problem: What to predict.
+        data: Its split table.
+        model: A name of the zoo that fits the problem's task.
+        candidates: Parameters that were tried; one, unless there was a search.
+        folds: The cross-validation of each candidate.
+
+    Raises:
+        Exception: Whatever the estimator raises.
+    """
+    means = [statistics.fmean(fold.score for fold in tried) for tried in folds]
+    best = (max if problem.scoring.greater_is_better else min)(range(len(means)), key=means.__getitem__)
+    with _measured() as measured:
+        estimator = zoo.build(zoo.find(model, problem), data.schema, candidates[best])
+        start = time.perf_counter()
+        estimator.fit(data.x_train, data.y_train)
+        fit_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        predictions = scoring.predict(estimator, data.x_test)
+        predict_seconds = time.perf_counter() - start
+        seen = slice(_TRAIN_SCORE_ROWS)
+        trained = scoring.predict(estimator, data.x_train.iloc[seen])
+        train_score = scoring.score(problem, trained, data.y_train[seen])
+        holdout = scoring.holdout_metrics(problem, predictions, data.y_test)
+    every = [fold for tried in folds for fold in tried]
+    noted = [*measured.warnings, *(note for fold in every for note in fold.warnings)]
+    result = ModelResult(
+        problem=problem.name,
+        model=model,
+        status="completed",
+        params=describe(estimator),
+        chosen=candidates[best],
+        fold_scores=tuple(fold.score for fold in folds[best]),
+        train_score=train_score,
+        holdout_score=holdout[problem.scoring.label].value,
+        holdout=holdout,
+        searched=tuple(zip(candidates, means, strict=True)) if len(candidates) > 1 else (),
+        fit_seconds=fit_seconds,
+        cv_seconds=sum(fold.seconds for fold in every),
+        predict_seconds=predict_seconds,
+        predict_us_per_row=predict_seconds / len(data.y_test) * 1e6,
+        peak_memory_mib=max([measured.peak_memory_mib, *(fold.peak_memory_mib for fold in every)]),
+        data_digest=data.digest,
+        warnings=tuple(dict.fromkeys(noted)),
+    )
+    drawn = plots.holdout(f"{problem.name} / {model}", problem.target, data.y_test, predictions)
+    return Evaluation(result, estimator, predictions, drawn)
+
+
+def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any]) -> dict[str, bytes]:
+    """Draw what is asked of a winner: how it gains by more rows, and which columns it lives by.
+
+    Args:
+        problem: What to predict.
+        data: Its split table.
+        model: A name of the zoo that fits the problem's task.
+        params: What a search chose, over the zoo's own.
 
     Returns:
-        The evaluation; a model that can't be fitted gives one with status ``failed``, never an exception.
+        PNG bytes by file name: the learning curve (cross-validated on three folds) and the permutation
+        importance on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation).
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            evaluation = _evaluate(problem, model_name)
-        except Exception as error:  # noqa: BLE001 - whatever an estimator raises is its result
-            return Evaluation(failed(problem.name, model_name, error))
-    noted = tuple(dict.fromkeys(f"{note.category.__name__}: {_first_line(note.message)}" for note in caught))
-    return replace(evaluation, result=replace(evaluation.result, warnings=noted))
+    title = f"{problem.name} / {model}"
+    estimator = zoo.build(zoo.find(model, problem), data.schema, params)
+    scorer = scoring.scorer(problem)
+    rows = slice(_LEARNING_CURVE_ROWS)
+    x, y = data.x_train.iloc[rows], data.y_train[rows]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few rows a model may warn; the evaluation has told the rest
+        sizes, fitted, validated = learning_curve(
+            estimator, x, y, train_sizes=[0.25, 0.5, 1.0], cv=_splitter(problem, 3), scoring=scorer
+        )
+        estimator.fit(data.x_train, data.y_train)
+        some = slice(_EXPLAINED_ROWS)
+        importance = permutation_importance(
+            estimator,
+            data.x_test.iloc[some],
+            data.y_test[some],
+            scoring=scorer,
+            n_repeats=_PERMUTATIONS,
+            random_state=zoo.SEED,
+        )
+    sign = 1.0 if problem.scoring.greater_is_better else -1.0
+    return {
+        "learning_curve.png": plots.learning_curve(
+            title, problem.scoring.label, sizes, sign * fitted, sign * validated
+        ),
+        "permutation_importance.png": plots.permutation_importance(
+            title, problem.scoring.label, list(data.x_test.columns), importance.importances
+        ),
+    }
 
 
 def failed(problem: str, model: str, error: BaseException) -> ModelResult:
@@ -128,60 +265,6 @@ def failed(problem: str, model: str, error: BaseException) -> ModelResult:
     )
 
 
-def _evaluate(problem: Problem, model_name: str) -> Evaluation:
-    data = load_data(problem)
-    estimator = zoo.build(zoo.find(model_name, problem.task))
-    scorer = metrics.get_scorer(problem.metric)
-    sign = 1.0 if problem.scoring.greater_is_better else -1.0
-    # numpy's own string type: scikit-learn and skops handle it, pandas' string dtypes they may not.
-    kind = str if problem.task == "classification" else float
-    y_train, y_test = data.y_train.to_numpy(dtype=kind), data.y_test.to_numpy(dtype=kind)
-
-    start = time.perf_counter()
-    splitter = StratifiedKFold if problem.task == "classification" else KFold
-    scores = cross_validate(
-        clone(estimator),
-        data.x_train,
-        y_train,
-        scoring=scorer,
-        cv=splitter(FOLDS, shuffle=True, random_state=zoo.SEED),
-        error_score="raise",
-    )["test_score"]
-    cv_seconds = time.perf_counter() - start
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{problem.metric} is not defined on every fold: {[float(s) for s in scores]}")
-
-    start = time.perf_counter()
-    estimator.fit(data.x_train, y_train)
-    fit_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    predicted = estimator.predict(data.x_test)
-    predict_seconds = time.perf_counter() - start
-
-    class_scores = _class_scores(estimator, data) if problem.task == "classification" else None
-    result = ModelResult(
-        problem=problem.name,
-        model=model_name,
-        status="completed",
-        params=describe(estimator),
-        fold_scores=tuple(float(sign * score) for score in scores),
-        train_score=float(sign * scorer(estimator, data.x_train, y_train)),
-        holdout_score=float(sign * scorer(estimator, data.x_test, y_test)),
-        holdout=_holdout_metrics(problem, y_test, predicted, class_scores, estimator),
-        fit_seconds=fit_seconds,
-        cv_seconds=cv_seconds,
-        predict_seconds=predict_seconds,
-        predict_us_per_row=predict_seconds / len(y_test) * 1e6,
-        data_digest=data.digest,
-    )
-    title = f"{problem.name} / {model_name}"
-    if problem.task == "classification":
-        drawn = plots.classification(title, y_test, predicted, estimator.classes_, class_scores)
-    else:
-        drawn = plots.regression(title, problem.target, y_test, predicted)
-    return Evaluation(result, estimator, drawn)
-
-
 def describe(estimator: BaseEstimator) -> dict[str, str]:
     """Name an estimator's parameters as text, without the pipeline around it.
 
@@ -192,46 +275,60 @@ def describe(estimator: BaseEstimator) -> dict[str, str]:
     plain = {
         key.removeprefix("regressor__").removeprefix("model__").removeprefix("estimator__"): str(value)
         for key, value in params.items()
-        if "scale__" not in key and isinstance(value, str | int | float | tuple | bool | None)
+        if not {"scale", "prepare", "transformer"} & set(key.split("__")[:-1])
+        and isinstance(value, str | int | float | tuple | bool | None)
     }
-    nested = [type(value).__name__ for value in params.values() if hasattr(value, "get_params")]
+    nested = [
+        type(value).__name__
+        for key, value in params.items()
+        if hasattr(value, "get_params")
+        and key.split("__")[-1] in {"model", "estimator", "regressor", "scale"}
+    ]
     return {**plain, "estimator": " > ".join([type(estimator).__name__, *dict.fromkeys(nested)])}
 
 
-def _class_scores(estimator: BaseEstimator, data: Data) -> np.ndarray | None:
-    """Return a score per row and class, shape (rows, classes), or None if the model has none."""
-    if hasattr(estimator, "predict_proba"):
-        return np.asarray(estimator.predict_proba(data.x_test))
-    if not hasattr(estimator, "decision_function"):
-        return None
-    scores = np.asarray(estimator.decision_function(data.x_test))
-    return scores if scores.ndim == 2 else np.column_stack([-scores, scores])
+def _splitter(problem: Problem, folds: int) -> KFold:
+    kind = StratifiedKFold if problem.task == "classification" else KFold
+    return kind(folds, shuffle=True, random_state=zoo.SEED)
 
 
-def _holdout_metrics(
-    problem: Problem,
-    actual: np.ndarray,
-    predicted: np.ndarray,
-    class_scores: np.ndarray | None,
-    estimator: BaseEstimator,
-) -> dict[str, float]:
-    if problem.task == "regression":
-        return {
-            "rmse": float(metrics.root_mean_squared_error(actual, predicted)),
-            "mae": float(metrics.mean_absolute_error(actual, predicted)),
-            "r2": float(metrics.r2_score(actual, predicted)),
-        }
-    found = {
-        "accuracy": float(metrics.accuracy_score(actual, predicted)),
-        "balanced_accuracy": float(metrics.balanced_accuracy_score(actual, predicted)),
-        "f1_macro": float(metrics.f1_score(actual, predicted, average="macro")),
-    }
-    if class_scores is not None:
-        one_hot = np.asarray(actual)[:, None] == np.asarray(estimator.classes_)[None, :]
-        found["roc_auc"] = float(metrics.roc_auc_score(one_hot, class_scores, average="macro"))
-    if class_scores is not None and hasattr(estimator, "predict_proba"):
-        found["log_loss"] = float(metrics.log_loss(actual, class_scores, labels=estimator.classes_))
-    return found
+def _folds(problem: Problem, data: Data) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Split the training part, always the same way: rows to fit on and rows to score on, for each fold."""
+    return list(_splitter(problem, problem.folds).split(data.x_train, data.y_train))
+
+
+@dataclass
+class _Measured:
+    peak_memory_mib: float = math.nan
+    warnings: tuple[str, ...] = ()
+
+
+@contextmanager
+def _measured() -> Iterator[_Measured]:
+    """Note the warnings of what runs inside, and the most memory that the process held."""
+    measured = _Measured()
+    _reset_peak_memory()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield measured
+    noted = (f"{note.category.__name__}: {_first_line(note.message)}" for note in caught)
+    measured.warnings = tuple(dict.fromkeys(noted))
+    measured.peak_memory_mib = _peak_memory_mib()
+
+
+def _reset_peak_memory() -> None:
+    try:
+        _CLEAR_REFS.write_text("5", encoding="ascii")  # Linux: the high-water mark starts anew
+    except OSError:
+        return
+
+
+def _peak_memory_mib() -> float:
+    try:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.nan
+    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), math.nan)
 
 
 def _first_line(message: object) -> str:

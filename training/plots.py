@@ -14,69 +14,136 @@ from matplotlib.ticker import PercentFormatter
 from sklearn import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
 
+    from training.scoring import Predictions
+
 _BLUE, _ORANGE, _GREY, _INK = "#2563a8", "#d9660f", "#9aa3ad", "#1f2933"
+_POINTS, _CURVE_ROWS, _BARS, _NAME = 5_000, 20_000, 20, 24
 
 
-def classification(
-    title: str, actual: np.ndarray, predicted: np.ndarray, classes: np.ndarray, scores: np.ndarray | None
-) -> dict[str, bytes]:
-    """Draw confusion matrix and ROC curves.
-
-    Args:
-        title: Above each plot.
-        actual: True labels, shape (rows,).
-        predicted: Predicted labels, shape (rows,).
-        classes: The model's classes, shape (classes,).
-        scores: A score per row and class, shape (rows, classes); without it there is no ROC plot.
-
-    Returns:
-        PNG bytes by file name.
-    """
-    drawn = {"confusion_matrix.png": _confusion(title, actual, predicted, classes)}
-    if scores is not None:
-        drawn["roc.png"] = _roc(title, actual, classes, scores)
-    return drawn
-
-
-def regression(title: str, target: str, actual: np.ndarray, predicted: np.ndarray) -> dict[str, bytes]:
-    """Draw predicted against actual values, and the residuals.
+def holdout(title: str, target: str, actual: np.ndarray, predictions: Predictions) -> dict[str, bytes]:
+    """Draw how a model does on the holdout.
 
     Args:
         title: Above each plot.
         target: What is predicted, for the axes.
-        actual: True values, shape (rows,).
-        predicted: Predicted values, shape (rows,).
+        actual: True labels or values, shape (rows,).
+        predictions: What the model made of these rows.
 
     Returns:
-        PNG bytes by file name.
+        PNG bytes by file name: confusion matrix, ROC and precision-recall curves (where the model has
+        scores), or predicted against actual values and residuals.
     """
-    return {
-        "predicted_vs_actual.png": _predicted(title, target, actual, predicted),
-        "residuals.png": _residuals(title, target, actual, predicted),
-    }
+    labels = predictions.labels
+    if predictions.classes is None:
+        some = _sample(len(actual), _POINTS)
+        return {
+            "predicted_vs_actual.png": _predicted(title, target, actual[some], labels[some]),
+            "residuals.png": _residuals(title, target, actual[some], labels[some]),
+        }
+    drawn = {"confusion_matrix.png": _confusion(title, actual, labels, predictions.classes)}
+    if predictions.scores is not None:
+        some = _sample(len(actual), _CURVE_ROWS)
+        curves = (title, actual[some], predictions.classes, predictions.scores[some])
+        drawn["roc.png"] = _curves(*curves, kind="ROC")
+        drawn["precision_recall.png"] = _curves(*curves, kind="precision-recall")
+    return drawn
+
+
+def learning_curve(
+    title: str, label: str, sizes: np.ndarray, fitted: np.ndarray, validated: np.ndarray
+) -> bytes:
+    """Draw how the score grows with the rows that a model is fitted on.
+
+    Args:
+        title: Above the plot.
+        label: Name of the metric.
+        sizes: Numbers of rows, shape (sizes,).
+        fitted: Scores on the rows fitted on, shape (sizes, folds).
+        validated: Scores on other rows, shape (sizes, folds).
+
+    Returns:
+        PNG bytes.
+    """
+    figure, axes = _figure(5.4, 4.2, f"{title}: learning curve")
+    for scores, colour, name in ((fitted, _ORANGE, "rows fitted on"), (validated, _BLUE, "other rows")):
+        mean, spread = scores.mean(axis=1), scores.std(axis=1)
+        axes.fill_between(sizes, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(sizes, mean, marker="o", color=colour, label=name)
+    axes.set_xlabel("rows fitted on")
+    axes.set_ylabel(label)
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
+    _tidy(axes)
+    return _png(figure)
+
+
+def permutation_importance(title: str, label: str, columns: Sequence[str], drops: np.ndarray) -> bytes:
+    """Draw how much a model loses when a column is shuffled.
+
+    Args:
+        title: Above the plot.
+        label: Name of the metric.
+        columns: Names of the columns.
+        drops: What the metric lost, shape (columns, repeats).
+
+    Returns:
+        PNG bytes; the twenty columns that matter most.
+    """
+    order = drops.mean(axis=1).argsort()[-_BARS:]
+    names = [_shorten(columns[index]) for index in order]
+    figure, axes = _figure(6.4, 1.2 + 0.28 * len(order), f"{title}: permutation importance", left=2.2)
+    axes.barh(names, drops[order].mean(axis=1), xerr=drops[order].std(axis=1), color=_BLUE, ecolor=_GREY)
+    axes.set_xlabel(f"loss of {label} on the holdout")
+    _tidy(axes)
+    return _png(figure)
+
+
+def leaderboard(title: str, label: str, entries: Sequence[tuple[str, float, float, float]]) -> bytes:
+    """Draw the models of one training by score.
+
+    Args:
+        title: Above the plot.
+        label: Name of the metric.
+        entries: Name, mean and spread over the folds, and holdout score of each model, best first.
+
+    Returns:
+        PNG bytes.
+    """
+    names, means, spreads, scores = zip(*reversed(entries), strict=True)
+    rows = range(len(names))
+    figure, axes = _figure(6.8, 1.4 + 0.3 * len(names), title, left=1.9)
+    axes.errorbar(means, rows, xerr=spreads, fmt="o", color=_BLUE, ecolor=_GREY, label="cross-validated")
+    axes.plot(scores, rows, linestyle="", marker="D", markersize=4, color=_ORANGE, label="holdout")
+    axes.set_yticks(rows, names)
+    axes.set_xlabel(label)
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
+    _tidy(axes)
+    return _png(figure)
 
 
 def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> bytes:
     counts = metrics.confusion_matrix(actual, predicted, labels=classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 3.4 + 0.35 * len(classes)
-    figure, axes = _figure(size + 1.4, size, f"{title}: holdout confusion matrix")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(
-        image, ax=axes, fraction=0.046, format=PercentFormatter(1.0), label="share of the actual class"
-    )
+    names = [_shorten(name) for name in classes]
+    margin = 0.7 + 0.075 * max(map(len, names))
+    size = 2.6 + 0.35 * min(len(classes), 40)
+    figure, axes = _figure(size + margin + 1.4, size + 1.1, f"{title}: holdout confusion matrix", left=margin)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1.0), label="share of the actual class")
     many = len(classes) > 6
     for (row, column), count in np.ndenumerate(counts):
-        if many and not count:
+        if many and (not count or len(classes) > _BARS):
             continue
         share = shares[row, column]
         text = f"{count}" if many else f"{count}\n{share:.0%}"
         colour = "white" if share > 0.55 else _GREY if count == 0 else _INK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if many else 10)
-    axes.set_xticks(range(len(classes)), classes, rotation=0 if many or len(classes) < 4 else 30)
-    axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= _BARS:
+        axes.set_xticks(range(len(classes)), names, rotation=30 if max(map(len, names)) > 8 else 0)
+        axes.set_yticks(range(len(classes)), names)
     axes.tick_params(length=0)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
@@ -84,29 +151,35 @@ def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: n
     return _png(figure)
 
 
-def _roc(title: str, actual: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> bytes:
-    figure, axes = _figure(5.4, 4.8, f"{title}: holdout ROC")
-    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=_GREY, label="chance")
+def _curves(title: str, actual: np.ndarray, classes: np.ndarray, scores: np.ndarray, *, kind: str) -> bytes:
+    figure, axes = _figure(5.4, 4.8, f"{title}: holdout {kind}")
     shown = range(len(classes)) if len(classes) > 2 else [1]
+    shares = []
     for index in shown:
-        false_rate, true_rate, _ = metrics.roc_curve(actual == classes[index], scores[:, index])
-        area = metrics.auc(false_rate, true_rate)
+        true = actual == classes[index]
+        if kind == "ROC":
+            across, up, _ = metrics.roc_curve(true, scores[:, index])
+            area = f"AUC {metrics.auc(across, up):.3f}"
+        else:
+            up, across, _ = metrics.precision_recall_curve(true, scores[:, index])
+            area = f"AP {metrics.average_precision_score(true, scores[:, index]):.3f}"
+            shares.append(true.mean())
         colour = _BLUE if len(classes) == 2 else f"C{index}"
-        axes.plot(
-            false_rate,
-            true_rate,
-            linewidth=2,
-            label=f"{classes[index]}: AUC {area:.3f}",
-            clip_on=False,
-            color=colour,
-        )
+        label = f"{_shorten(classes[index])}: {area}" if index < _BARS else None
+        axes.plot(across, up, linewidth=2, label=label, clip_on=False, color=colour)
+    chance = [np.mean(shares)] * 2 if shares else [0, 1]
+    axes.plot([0, 1], chance, linestyle="--", linewidth=1, color=_GREY, label="chance")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    axes.set_xlabel("false positive rate")
-    axes.set_ylabel("true positive rate")
+    axes.set_xlabel("false positive rate" if kind == "ROC" else "recall")
+    axes.set_ylabel("true positive rate" if kind == "ROC" else "precision")
+    many = len(shown) > 1
     axes.legend(
-        loc="lower right", frameon=False, fontsize=8, title="each class against the rest" * (len(shown) > 1)
+        loc="lower right" if kind == "ROC" else "lower left",
+        frameon=False,
+        fontsize=8,
+        title="each class against the rest" * many,
     )
     _tidy(axes)
     return _png(figure)
@@ -138,11 +211,25 @@ def _residuals(title: str, target: str, actual: np.ndarray, predicted: np.ndarra
     return _png(figure)
 
 
-def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+def _figure(width: float, height: float, title: str, left: float = 0.85) -> tuple[Figure, Axes]:
+    """Make a figure of one plot; sizes in inches. Fixed margins: to fit them to the text doubles the time."""
+    figure = Figure(figsize=(width, height), dpi=100)
+    figure.subplots_adjust(
+        left=left / width, right=1 - 0.25 / width, bottom=0.65 / height, top=1 - 0.45 / height
+    )
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, color=_INK)
     return figure, axes
+
+
+def _sample(rows: int, most: int) -> np.ndarray:
+    """Choose evenly spaced rows: more of them would change no picture, and take seconds to draw."""
+    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
+
+
+def _shorten(name: object) -> str:
+    text = str(name)
+    return text if len(text) <= _NAME else f"{text[: _NAME - 1]}…"
 
 
 def _tidy(axes: Axes) -> None:

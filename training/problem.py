@@ -202,7 +202,7 @@ class Override(_Strict):
     Attributes:
         params: Parameters of the estimator.
         search: Candidates of a search, by parameter.
-        max_rows: Train on at most so many rows.
+        max_rows: Most rows that it is fitted on; with more, it is left out.
     """
 
     params: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Tracking: everything that is written to MLflow.
+"""Tracking: everything that is written to MLflow, but for the registry.
 
 Only client calls with explicit ids: MLflow's fluent API (`set_experiment`, `start_run`) keeps state for the
 whole process, and here several threads log runs of several experiments at once.
@@ -7,43 +7,60 @@ whole process, and here several threads log runs of several experiments at once.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
+import os
+import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+import warnings
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+# Before MLflow's import, which reads them: no calls home, no "View run" line a run, and half a minute of
+# patience with a server that is away, where MLflow has four.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 
 import mlflow.sklearn
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from training.data import load_data
-from training.evaluation import FOLDS
-from training.promotion import Champion
-from training.zoo import TRUSTED_TYPES
+from training import preprocessing, zoo
+from training.server import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mlflow.entities import Dataset
-    from mlflow.models import ModelSignature
     from sklearn.base import BaseEstimator
 
+    from training.data import Data
     from training.evaluation import Evaluation, ModelResult
     from training.problem import Problem
 
-CHAMPION = "champion"
-_MODEL = "model"
+STATUS = "mlstack.status"
+_MODEL, _PLOTS, _RECORD = "model", "plots", "record.json"
 _EXAMPLE_ROWS = 5
 _RUNTIME = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+_PARAM_LENGTH, _TAG_LENGTH = 6000, 5000
+# MLflow takes a hundred parameters and a thousand metrics in one call.
+_PARAMS, _METRICS = 100, 1000
+
+
+class MlflowAwayError(RuntimeError):
+    """MLflow was lost while a result was written; the message says where the result is kept."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +78,26 @@ class Tracker:
         uri: Tracking URI.
         training: Name of this training, the same tag on all its runs.
         code_version: Version of the code that trains.
+        job: Name of what runs it, the same from one training to the next; runs that it left open are its own.
+        spool: Folder where results wait that MLflow could not take.
     """
 
-    def __init__(self, uri: str, training: str, code_version: str) -> None:
+    def __init__(self, uri: str, training: str, code_version: str, job: str, spool: Path) -> None:
         # MLflow remarks on each model that a venv without pip has no pip version to write down.
         logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+        self._uri = uri
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        self._training = training
-        self._code_version = code_version
+        self._tags = {
+            "mlflow.source.name": "training.train_all_models",
+            "mlflow.source.type": "JOB",
+            "mlflow.source.git.commit": code_version,
+            "mlstack.training": training,
+            "mlstack.code_version": code_version,
+            "mlstack.job": job,
+        }
+        self._job = job
+        self._spool = spool
+        self._datasets: dict[str, Dataset] = {}
         self._open: set[str] = set()
         self._lock = threading.Lock()
 
@@ -78,57 +107,101 @@ class Tracker:
         Raises:
             MlflowException: The server refuses, for example because the experiment was deleted.
         """
-        found = self._client.get_experiment_by_name(problem.name)
-        if found is None:
-            tags = {"mlflow.note.content": problem.description, "task": problem.task}
-            return str(self._client.create_experiment(problem.name, tags=tags))
-        if found.lifecycle_stage == "deleted":
-            raise MlflowException(
-                f"the experiment '{problem.name}' was deleted; restore it (mlflow experiments restore "
-                f"--experiment-id {found.experiment_id}) or remove it for good (mlflow gc)"
-            )
-        return str(found.experiment_id)
+        tags = {"mlflow.note.content": problem.description, "task": problem.task}
+        return self._experiment(problem.name, tags)
 
-    def start(self, experiment_id: str, problem: Problem, model: str) -> str:
+    def start_training(self, experiment_id: str, problem: Problem) -> str:
+        """Open the run that all of a problem's models are children of, and return its id."""
+        name = f"training {self._tags['mlstack.training']}"
+        return self._start(
+            experiment_id, name, {"mlstack.problem": problem.name, "mlstack.task": problem.task}
+        )
+
+    def start(self, experiment_id: str, problem: Problem, model: str, parent: str) -> str:
         """Open a run for one model and return its id."""
         tags = {
-            "mlflow.source.name": "training.train_all_models",
-            "mlflow.source.type": "JOB",
-            "mlflow.source.git.commit": self._code_version,
-            "mlstack.status": "started",
-            "mlstack.training": self._training,
-            "mlstack.code_version": self._code_version,
+            "mlflow.parentRunId": parent,
             "mlstack.problem": problem.name,
             "mlstack.model": model,
             "mlstack.task": problem.task,
         }
-        # Under the lock: an interrupted training must know of every run that exists on the server.
-        with self._lock:
-            run = self._client.create_run(experiment_id, run_name=model, tags=tags)
-            self._open.add(run.info.run_id)
-        return str(run.info.run_id)
+        return self._start(experiment_id, model, tags)
 
     def finish(
-        self, run_id: str, experiment_id: str, problem: Problem, evaluation: Evaluation
+        self, run_id: str | None, problem: Problem, data: Data, evaluation: Evaluation
     ) -> Logged | None:
         """Log an evaluation and close its run.
+
+        Args:
+            run_id: The run; None if MLflow could not open it.
+            problem: What was trained.
+            data: Its table.
+            evaluation: What came out.
 
         Returns:
             Where the model is, or None if the evaluation failed.
 
         Raises:
-            MlflowException: Logging failed; the run is closed as FAILED if the server can be reached.
+            MlflowException: The server refuses; the run is closed as FAILED.
+            MlflowAwayError: The server is away; the result is kept in the spool.
         """
-        try:
-            if not evaluation.result.completed:
-                self._fail(run_id, evaluation.result)
-                return None
-            model_id = self._log(run_id, experiment_id, problem, evaluation)
-        except Exception as error:
-            self._close(run_id, "FAILED", {"mlstack.status": "failed", "mlstack.error": str(error)[:500]})
-            raise
-        self._close(run_id, "FINISHED", {"mlstack.status": "completed"})
-        return Logged(run_id, model_id)
+        result = evaluation.result
+        with tempfile.TemporaryDirectory(prefix="mlstack-") as name:
+            folder = Path(name) / f"{self._tags['mlstack.training']}-{problem.name}-{result.model}".replace(
+                ":", ""
+            )
+            try:
+                if result.completed:
+                    self._pack(folder, run_id, problem, data, evaluation)
+                    return self._upload(folder)
+                self._fail(run_id or "", result)
+            except Exception as error:
+                if unreachable(self._uri):
+                    raise MlflowAwayError(self._keep(folder)) from error
+                if run_id:
+                    self.close(run_id, "FAILED", {STATUS: "failed", "mlstack.error": str(error)[:500]})
+                raise
+        return None
+
+    def finish_training(
+        self, run_id: str, problem: Problem, data: Data, files: Mapping[str, bytes], values: TrainingValues
+    ) -> None:
+        """Log what a whole training of one problem gave, and close its run.
+
+        Args:
+            run_id: The run of ``start_training``.
+            problem: What was trained.
+            data: Its table.
+            files: Artifacts by path.
+            values: What else to write.
+        """
+        self._log_inputs(run_id, self._dataset(problem, data))
+        self.add_files(run_id, files)
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(k, v, now, 0) for k, v in values.metrics.items() if math.isfinite(v)],
+            params=[Param(key, value[:_PARAM_LENGTH]) for key, value in values.params.items()],
+        )
+        self.close(run_id, "FINISHED" if values.completed else "FAILED", values.tags)
+
+    def add_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Add artifacts to a run, open or closed."""
+        with tempfile.TemporaryDirectory(prefix="mlstack-") as name:
+            for path, content in files.items():
+                place = Path(name) / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+            self._client.log_artifacts(run_id, name)
+
+    def close(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+        """Close a run with MLflow's status and tags of ours."""
+        self._client.log_batch(
+            run_id, tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items() if value]
+        )
+        self._client.set_terminated(run_id, status)
+        with self._lock:
+            self._open.discard(run_id)
 
     def close_all(self, status: str, reason: str) -> None:
         """Close every run that is still open, so that none stays RUNNING for ever.
@@ -138,116 +211,165 @@ class Tracker:
             reason: Tag ``mlstack.status`` of these runs.
         """
         for run_id in sorted(self._open):
-            self._close(run_id, status, {"mlstack.status": reason})
+            self.close(run_id, status, {STATUS: reason})
 
-    def champion(self, problem: Problem) -> Champion | None:
-        """Return the problem's present champion, or None."""
-        try:
-            version = self._client.get_model_version_by_alias(problem.name, CHAMPION)
-        except MlflowException as error:
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                return None
-            raise
-        tags = version.tags
-        return Champion(
-            version=str(version.version),
-            model=tags.get("model", "unknown"),
-            metric=tags.get("metric", ""),
-            cv_score=float(tags.get("cv_score", math.nan)),
-            data_digest=tags.get("data_digest", ""),
-        )
+    def close_left_over(self, reason: str) -> int:
+        """Close the runs that an earlier training of the same job left open when it was killed.
 
-    def promote(self, problem: Problem, result: ModelResult, logged: Logged, reason: str) -> str:
-        """Register a model as a new version of the problem's registered model and make it champion.
+        Args:
+            reason: Why, for the runs' tag ``mlstack.error``.
 
         Returns:
-            The new version number.
+            How many there were.
         """
-        try:
-            self._client.create_registered_model(problem.name, {"task": problem.task}, problem.description)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            self._client.update_registered_model(problem.name, problem.description)
-        tags = {
-            "task": problem.task,
-            "metric": problem.metric,
-            "cv_score": repr(result.mean),
-            "cv_std": repr(result.std),
-            "holdout_score": repr(result.holdout_score),
-            "model": result.model,
-            "data_digest": result.data_digest,
-            "code_version": self._code_version,
-            "promotion": reason,
-        }
-        version = self._client.create_model_version(
-            problem.name,
-            source=f"models:/{logged.model_id}",
-            run_id=logged.run_id,
-            tags=tags,
-            description=reason,
-            model_id=logged.model_id,
-            await_creation_for=0,  # only Databricks makes versions in the background
-        )
-        # Last: whoever follows the alias must find the version whole.
-        self._client.set_registered_model_alias(problem.name, CHAMPION, version.version)
-        return str(version.version)
+        closed = 0
+        experiments = [found.experiment_id for found in self._client.search_experiments(max_results=1000)]
+        for start in range(0, len(experiments), 100):
+            query = f"attributes.status = 'RUNNING' and tags.`mlstack.job` = '{self._job}'"
+            for run in self._client.search_runs(experiments[start : start + 100], query, max_results=1000):
+                if run.info.run_id not in self._open:
+                    self.close(run.info.run_id, "FAILED", {STATUS: "failed", "mlstack.error": reason})
+                    closed += 1
+        return closed
 
-    def _log(self, run_id: str, experiment_id: str, problem: Problem, evaluation: Evaluation) -> str:
+    def upload_kept(self) -> int:
+        """Upload the results that an earlier training had to keep because MLflow was away.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            MlflowException: The server refuses one; it stays where it is.
+        """
+        uploaded = 0
+        for folder in sorted(self._spool.glob(f"*/{_RECORD}")) if self._spool.is_dir() else ():
+            self._upload(folder.parent)
+            shutil.rmtree(folder.parent)
+            uploaded += 1
+        return uploaded
+
+    def _experiment(self, name: str, tags: Mapping[str, str] | None = None) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            return str(self._client.create_experiment(name, tags=dict(tags or {})))
+        if found.lifecycle_stage == "deleted":
+            raise MlflowException(
+                f"the experiment '{name}' was deleted; restore it (mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}) or remove it for good (mlflow gc)"
+            )
+        return str(found.experiment_id)
+
+    def _start(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+        # Under the lock: an interrupted training must know of every run that exists on the server.
+        with self._lock:
+            run = self._client.create_run(
+                experiment_id, run_name=name, tags={**self._tags, STATUS: "started", **tags}
+            )
+            self._open.add(run.info.run_id)
+        return str(run.info.run_id)
+
+    def _dataset(self, problem: Problem, data: Data) -> Dataset:
+        """Describe a table for MLflow, once: a million rows take a second."""
+        with self._lock:
+            if data.digest not in self._datasets:
+                self._datasets[data.digest] = _describe_dataset(problem, data)
+            return self._datasets[data.digest]
+
+    def _pack(
+        self, folder: Path, run_id: str | None, problem: Problem, data: Data, evaluation: Evaluation
+    ) -> None:
+        """Write all that a run shall hold into a folder, which can be uploaded now or later."""
+        (folder / _PLOTS).mkdir(parents=True)
+        for name, png in evaluation.plots.items():
+            (folder / _PLOTS / name).write_bytes(png)
+        save_model(evaluation.estimator, str(folder / _MODEL), problem, data)
         result = evaluation.result
-        data = _dataset(problem)
+        if result.searched:
+            candidates = [{**params, f"cv_{problem.scoring.label}": mean} for params, mean in result.searched]
+            (folder / "search.json").write_text(
+                json.dumps(candidates, indent=1, default=str), encoding="utf-8"
+            )
+        record = {
+            "run_id": run_id,
+            "experiment": problem.name,
+            "task": problem.task,
+            "run_tags": self._tags | {"mlstack.problem": problem.name, "mlstack.model": result.model},
+            "tags": {
+                "mlstack.data_digest": result.data_digest,
+                "mlstack.warnings": "\n".join(result.warnings),
+            },
+            "params": params_of(result, problem),
+            "metrics": [item for item in metrics_of(result, problem) if math.isfinite(item[1])],
+            "time": int(time.time() * 1000),
+            "dataset": dict(self._dataset(problem, data)),
+        }
+        (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+
+    def _upload(self, folder: Path) -> Logged:
+        """Log a folder of `_pack`, and close its run."""
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        tags, experiment_id = record["run_tags"], self._experiment(record["experiment"])
+        run_id = record["run_id"]
+        if run_id is None:
+            run_id = self._start(experiment_id, tags["mlstack.model"], tags)
         model = self._client.create_logged_model(
             experiment_id,
             name=_MODEL,
             source_run_id=run_id,
-            params=dict(result.params),
-            tags={"mlstack.problem": problem.name, "mlstack.model": result.model},
-            model_type=problem.task,
+            params=dict(list(record["params"].items())[:_PARAMS]),
+            tags={key: tags[key] for key in ("mlstack.problem", "mlstack.model")},
+            model_type=record["task"],
         )
-        now = int(time.time() * 1000)
+        dataset = Dataset(**record["dataset"])
+        metrics = [
+            Metric(name, value, record["time"], step, model.model_id, dataset.name, dataset.digest, run_id)
+            for name, value, step in record["metrics"]
+        ]
         self._client.log_batch(
             run_id,
-            metrics=[
-                Metric(name, value, now, step, model.model_id, data.name, data.digest, run_id)
-                for name, value, step in metrics_of(result, problem)
-            ],
-            params=[Param(key, value) for key, value in params_of(result, problem).items()],
-            tags=[RunTag("mlstack.data_digest", result.data_digest), *_warning_tags(result)],
+            metrics=metrics[:_METRICS],
+            params=[Param(k, v[:_PARAM_LENGTH]) for k, v in list(record["params"].items())[:_PARAMS]],
+            tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in record["tags"].items() if value],
         )
-        context = [InputTag("mlflow.data.context", "training")]
-        self._client.log_inputs(run_id, [DatasetInput(data, context)])
-        with tempfile.TemporaryDirectory(prefix="mlstack-") as folder:
-            plots = Path(folder) / "plots"
-            plots.mkdir()
-            for name, png in evaluation.plots.items():
-                (plots / name).write_bytes(png)
-            self._client.log_artifacts(run_id, str(plots), "plots")
-            local = str(Path(folder) / _MODEL)
-            save_model(
-                evaluation.estimator,
-                local,
-                problem,
-                Model(
-                    artifact_path=model.artifact_location,
-                    run_id=run_id,
-                    model_uuid=model.model_id,
-                    model_id=model.model_id,
-                ),
-            )
-            self._client.log_model_artifacts(model.model_id, local)
+        self._log_inputs(run_id, dataset)
+        written = Model.load(str(folder / _MODEL))
+        written.artifact_path, written.run_id = model.artifact_location, run_id
+        written.model_uuid = written.model_id = model.model_id
+        written.save(str(folder / _MODEL / "MLmodel"))
+        self._client.log_artifacts(run_id, str(folder / _PLOTS), _PLOTS)
+        if (folder / "search.json").exists():
+            self._client.log_artifact(run_id, str(folder / "search.json"))
+        self._client.log_model_artifacts(model.model_id, str(folder / _MODEL))
         self._client.finalize_logged_model(model.model_id, "READY")
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-        return str(model.model_id)
+        self.close(run_id, "FINISHED", {STATUS: "completed"})
+        return Logged(run_id, str(model.model_id))
+
+    def _log_inputs(self, run_id: str, dataset: Dataset) -> None:
+        context = [InputTag("mlflow.data.context", "training")]
+        self._client.log_inputs(run_id, [DatasetInput(dataset, context)])
+
+    def _keep(self, folder: Path) -> str:
+        """Move a folder to the spool, if there is anything in it; say where it is."""
+        if not (folder / _RECORD).exists():
+            return "MLflow was lost before this result could be written"
+        self._spool.mkdir(parents=True, exist_ok=True)
+        place = shutil.move(str(folder), self._spool / folder.name)
+        return f"MLflow was lost; the result is kept in {place}, and the next training uploads it"
 
     def _fail(self, run_id: str, result: ModelResult) -> None:
         self._client.log_text(run_id, result.trace, "error.txt")
-        self._close(run_id, "FAILED", {"mlstack.status": "failed", "mlstack.error": result.error})
+        self.close(run_id, "FAILED", {STATUS: "failed", "mlstack.error": result.error})
 
-    def _close(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
-        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        self._client.set_terminated(run_id, status)
-        with self._lock:
-            self._open.discard(run_id)
+
+@dataclass(frozen=True)
+class TrainingValues:
+    """What is written on the run of a whole training, beside its files."""
+
+    completed: bool
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
 
 
 def metrics_of(result: ModelResult, problem: Problem) -> Iterator[tuple[str, float, int]]:
@@ -259,66 +381,79 @@ def metrics_of(result: ModelResult, problem: Problem) -> Iterator[tuple[str, flo
         f"cv_{label}": result.mean,
         f"cv_{label}_std": result.std,
         f"train_{label}": result.train_score,
-        **{f"holdout_{name}": value for name, value in result.holdout.items()},
-        f"holdout_{label}": result.holdout_score,
         "fit_seconds": result.fit_seconds,
         "cv_seconds": result.cv_seconds,
         "predict_seconds": result.predict_seconds,
         "predict_us_per_row": result.predict_us_per_row,
+        "peak_memory_mib": result.peak_memory_mib,
     }
+    for name, interval in result.holdout.items():
+        found |= {f"holdout_{name}{suffix}": value for suffix, value in _bounds(asdict(interval))}
     yield from ((name, value, 0) for name, value in found.items())
+
+
+def _bounds(interval: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    yield "", interval["value"]
+    yield "_low", interval["low"]
+    yield "_high", interval["high"]
 
 
 def params_of(result: ModelResult, problem: Problem) -> dict[str, str]:
     """Return what is logged as parameters: the estimator's own, and how it was judged."""
     return {
-        **result.params,
         "model": result.model,
-        "cv_folds": str(FOLDS),
+        "cv_folds": str(problem.folds),
         "metric": problem.metric,
         "test_size": str(problem.test_size),
+        "candidates": str(max(1, len(result.searched))),
+        **result.params,
     }
 
 
-def save_model(
-    estimator: BaseEstimator | None, path: str, problem: Problem, mlflow_model: Model | None = None
-) -> None:
+def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, data: Data) -> None:
     """Write a fitted estimator as an MLflow model: skops format, signature, real rows as its example.
 
     Args:
         estimator: A fitted estimator of the zoo.
         path: Folder to write, which must not exist.
         problem: What it predicts.
-        mlflow_model: The logged model that this becomes, if it becomes one.
+        data: What it was fitted on.
     """
     mlflow.sklearn.save_model(
         estimator,
         path,
-        mlflow_model=mlflow_model,
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-        skops_trusted_types=TRUSTED_TYPES,
-        signature=_signature(problem),
-        input_example=load_data(problem).x_train.head(_EXAMPLE_ROWS),
+        skops_trusted_types=[*zoo.TRUSTED_TYPES, *preprocessing.TRUSTED_TYPES],
+        signature=signature(problem, data),
+        input_example=data.x_train.head(_EXAMPLE_ROWS),
         pip_requirements=_requirements(),
     )
 
 
-@functools.lru_cache(maxsize=8)
-def _signature(problem: Problem) -> ModelSignature:
-    data = load_data(problem)
-    return infer_signature(data.x_train, data.y_train.to_frame().iloc[:, 0])
+def signature(problem: Problem, data: Data) -> ModelSignature:
+    """Describe a model's input, raw columns, and its output; columns with missing values are optional."""
+    schema = data.schema
+    kinds: dict[str, DataType] = {
+        **dict.fromkeys(schema.numbers, DataType.double),
+        **dict.fromkeys(schema.categories, DataType.string),
+        **dict.fromkeys(schema.booleans, DataType.boolean),
+        **dict.fromkeys(schema.dates, DataType.datetime),
+    }
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec(kinds[name], name, required=name not in schema.missing) for name in data.x_train.columns
+    ]
+    answer = DataType.string if problem.task == "classification" else DataType.double
+    return ModelSignature(Schema(columns), Schema([ColSpec(answer, problem.target)]))
 
 
-@functools.lru_cache(maxsize=8)
-def _dataset(problem: Problem) -> Dataset:
-    data = load_data(problem)
+def _describe_dataset(problem: Problem, data: Data) -> Dataset:
     table = data.x_train.assign(**{problem.target: data.y_train})
-    dataset: Dataset = from_pandas(
-        table,
-        source=CodeDatasetSource({"mlflow.source.name": data.source}),
-        targets=problem.target,
-        name=problem.name,
-    )._to_mlflow_entity()
+    source: Any = data.uri or CodeDatasetSource({"mlflow.source.name": data.source})
+    with warnings.catch_warnings():
+        # MLflow knows two kinds of local files, both of the same name, and wonders which one this is.
+        warnings.filterwarnings("ignore", "The specified dataset source can be interpreted", UserWarning)
+        described = from_pandas(table, source=source, targets=problem.target, name=problem.name)
+    dataset: Dataset = described._to_mlflow_entity()
     return dataset
 
 
@@ -326,7 +461,3 @@ def _dataset(problem: Problem) -> Dataset:
 def _requirements() -> list[str]:
     """Pin what the model needs to be loaded; asking MLflow to find out takes seconds a model."""
     return [f"{package}=={metadata.version(package)}" for package in _RUNTIME]
-
-
-def _warning_tags(result: ModelResult) -> list[RunTag]:
-    return [RunTag("mlstack.warnings", "\n".join(result.warnings)[:5000])] if result.warnings else []

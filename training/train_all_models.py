@@ -5,31 +5,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training import console as out
 from training import zoo
-from training.problem import Problem, ProblemError, expected, load_problems
+from training.problem import PROBLEMS_DIR, Problem, ProblemError, expected, load_problems
 from training.server import UsageError, check_uri, code_version, default_uri, unreachable
-from training.workers import Job, available_cpus, evaluate_all, warm_up
+from training.session import Session, Settings
+from training.workers import LOCAL, BackendError, Job, available_cpus, pin_threads, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
 
-    from training.evaluation import Evaluation, ModelResult
-    from training.tracking import Logged, Tracker
-
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 ALL = "all"
-_LOGGING_THREADS = 2
 
 _EPILOG = """\
 exit codes:
@@ -43,24 +39,6 @@ examples:
   python -m training.train_all_models --problem diabetes --model ridge,random_forest
   python -m training.train_all_models --tracking-uri http://mlflow:5000
 """
-
-
-@dataclass
-class Training:
-    """What a running training knows so far."""
-
-    jobs: list[Job]
-    results: list[ModelResult] = field(default_factory=list)
-    logged: dict[tuple[str, str], Logged] = field(default_factory=dict)
-
-    @property
-    def problems(self) -> list[Problem]:
-        """The problems, each once, in the order they were asked for."""
-        return list({job.problem.name: job.problem for job in self.jobs}.values())
-
-    def of(self, problem: Problem) -> list[ModelResult]:
-        """Return the results of one problem."""
-        return [result for result in self.results if result.problem == problem.name]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,27 +56,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     console = out.make_console()
     try:
-        problems = load_problems()
+        problems = load_problems(PROBLEMS_DIR, *([options.problems_dir] if options.problems_dir else []))
+        check_uri(options.tracking_uri)
         if options.list:
             for table in out.catalogue(problems):
                 console.print(table)
             return OK
         jobs = plan(problems, options.problem, options.model)
-        check_uri(options.tracking_uri)
     except (ProblemError, UsageError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    count = len({job.problem.name for job in jobs})
-    console.print(f"{count} problem{'s' * (count > 1)}, {len(jobs)} training{'s' * (len(jobs) > 1)}")
+        return _refuse(error, USAGE)
+    action = _train if options.close_left_over is None else _close_left_over
+    if action is _train:
+        count = len({job.problem.name for job in jobs})
+        console.print(f"{count} problem{'s' * (count > 1)}, {len(jobs)} training{'s' * (len(jobs) > 1)}")
     if options.check:
         return OK
-    named = set() if options.model == ALL else set(_split(options.model))
+    fault = unreachable(options.tracking_uri)
     try:
         with _sigterm_as_interrupt():
-            return _train(Training(jobs), options, console, named)
+            return _refuse(fault, FAILED) if fault else action(jobs, options, console)
     except KeyboardInterrupt:  # before anything was started
-        print("interrupted: nothing was started", file=sys.stderr)
-        return INTERRUPTED
+        return _refuse("interrupted: nothing was started", INTERRUPTED)
+
+
+def _refuse(reason: object, code: int) -> int:
+    print(reason if code == INTERRUPTED else f"error: {reason}", file=sys.stderr)
+    return code
 
 
 def plan(problems: Mapping[str, Problem], problem_names: str, model_names: str) -> list[Job]:
@@ -128,9 +111,10 @@ def plan(problems: Mapping[str, Problem], problem_names: str, model_names: str) 
                 )
     jobs = []
     for problem in (problems[name] for name in chosen):
-        wanted = [name for name in zoo.names(problem.task) if name in models or name == zoo.BASELINE]
+        fitting = problem.wanted(zoo.names(problem.task)) if model_names == ALL else models
+        wanted = [name for name in zoo.names(problem.task) if name in fitting or name == zoo.BASELINE]
         if wanted != [zoo.BASELINE] or zoo.BASELINE in models:
-            jobs += [Job(problem, name, zoo.find(name, problem.task).cost) for name in wanted]
+            jobs += [Job(problem, name, zoo.find(name, problem).cost) for name in wanted]
     return jobs
 
 
@@ -150,190 +134,57 @@ def _split(value: str) -> list[str]:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
-def _train(training: Training, options: argparse.Namespace, console: Console, named: set[str]) -> int:
-    begun = time.monotonic()
-    fault = unreachable(options.tracking_uri)
-    if fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return FAILED
-    warm_up()
-    # Before MLflow's import, which reads them: no calls home, no "View run" line a run.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - seconds, while the workers warm up
-
-    from training.data import load_data  # noqa: PLC0415 - needs scikit-learn
-    from training.tracking import Tracker  # noqa: PLC0415 - needs MLflow
-
-    try:
-        for problem in training.problems:
-            load_data(problem)
-    except ProblemError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    name = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    tracker = Tracker(options.tracking_uri, name, code_version())
-    try:
-        experiments = {problem.name: tracker.experiment(problem) for problem in training.problems}
-    except MlflowException as error:
-        print(f"error: MLflow at {options.tracking_uri} refused: {error}", file=sys.stderr)
-        return FAILED
-    try:
-        _run(training, tracker, experiments, options.jobs, console)
-    except KeyboardInterrupt:
-        _leaderboards(training, console, {})
-        total = len(training.jobs)
-        console.print(f"interrupted after {len(training.results)} of {total} models; nothing was registered")
-        return INTERRUPTED
-    decisions = _promote(training, tracker)
-    champions = {name: text.promoted for name, text in decisions.items() if text.promoted}
-    _leaderboards(training, console, champions)
-    _summary(training, console, decisions, experiments, (options.ui_url or options.tracking_uri).rstrip("/"))
-    failed = [result for result in training.results if not result.completed]
-    console.print(
-        f"{len(training.results) - len(failed)} of {len(training.results)} models trained in "
-        f"{time.monotonic() - begun:.1f} s"
+def _train(jobs: list[Job], options: argparse.Namespace, console: Console) -> int:
+    if options.backend == LOCAL:
+        warm_up()
+    else:
+        pin_threads()
+    settings = Settings(
+        uri=options.tracking_uri,
+        ui_url=options.ui_url,
+        backend=options.backend,
+        processes=options.jobs,
+        search=options.search,
+        time_limit=options.time_limit or None,
+        spool=options.spool,
+        job=options.job,
     )
-    return _verdict(training, named, decisions)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """How a problem's promotion ended, for people.
-
-    Attributes:
-        text: The decision with its numbers and reason.
-        promoted: Name of the model that became champion now; empty if none did.
-        version: The version that is champion after all; empty if there is none.
-        error: Whether registering went wrong.
-    """
-
-    text: str
-    promoted: str = ""
-    version: str = ""
-    error: bool = False
-
-
-def _run(
-    training: Training, tracker: Tracker, experiments: Mapping[str, str], workers: int, console: Console
-) -> None:
-    """Evaluate all jobs, logging each in the background as it ends."""
-    runs: dict[Job, Future[str]] = {}
-    logging: dict[Job, Future[Logged | None]] = {}
-    results: dict[Job, ModelResult] = {}
-    threads = ThreadPoolExecutor(_LOGGING_THREADS, thread_name_prefix="mlflow")
-
-    def started(job: Job) -> None:
-        runs[job] = threads.submit(tracker.start, experiments[job.problem.name], job.problem, job.model)
-
-    def log(job: Job, evaluation: Evaluation) -> Logged | None:
-        return tracker.finish(runs[job].result(), experiments[job.problem.name], job.problem, evaluation)
-
+    session = Session(jobs, settings, console)
+    total = len(jobs)
     try:
-        for job, evaluation in evaluate_all(training.jobs, workers, started):
-            leads = _leads(training.of(job.problem), evaluation.result, job.problem)
-            results[job] = evaluation.result
-            training.results.append(evaluation.result)
-            logging[job] = threads.submit(log, job, evaluation)
-            del evaluation  # the thread alone holds the fitted model now, until it is logged
-            console.print(
-                out.progress_line(
-                    len(results), len(training.jobs), results[job], job.problem.scoring, leads=leads
-                )
-            )
-        for job, future in logging.items():
-            _collect(training, job, results[job], future)
-    except BaseException as error:
-        # A second Ctrl-C must not stop the closing of runs.
-        with _signals_ignored():
-            threads.shutdown(cancel_futures=True)
-            interrupted = isinstance(error, KeyboardInterrupt)
-            with contextlib.suppress(Exception):  # the first error is the one to show
-                tracker.close_all(*(("KILLED", "interrupted") if interrupted else ("FAILED", "failed")))
-        raise
-    threads.shutdown()
+        session.run()
+    except KeyboardInterrupt:
+        session.leaderboards()
+        console.print(f"interrupted after {len(session.results)} of {total} models; nothing was registered")
+        return INTERRUPTED
+    except ProblemError as error:
+        return _refuse(error, USAGE)
+    except BackendError as error:
+        return _refuse(error, FAILED)
+    except Exception as error:
+        if type(error).__module__ != "mlflow.exceptions":  # not imported here: it takes seconds
+            raise
+        return _refuse(f"MLflow at {options.tracking_uri} refused: {error}", FAILED)
+    session.leaderboards()
+    session.summary()
+    return _verdict(session, set() if options.model == ALL else set(_split(options.model)))
 
 
-def _collect(training: Training, job: Job, result: ModelResult, future: Future[Logged | None]) -> None:
-    """Wait until a model is logged; one that couldn't be logged counts as failed."""
-    from training.evaluation import failed  # noqa: PLC0415 - loaded by now
-
-    try:
-        logged = future.result()
-    except Exception as error:  # noqa: BLE001 - whatever went wrong is this model's result
-        training.results[training.results.index(result)] = failed(job.problem.name, job.model, error)
-        return
-    if logged:
-        training.logged[job.problem.name, job.model] = logged
-
-
-def _leads(before: list[ModelResult], result: ModelResult, problem: Problem) -> bool:
-    from training.promotion import best  # noqa: PLC0415 - keeps --check quick
-
-    return best([*before, result], problem.scoring) is result
-
-
-def _promote(training: Training, tracker: Tracker) -> dict[str, _Outcome]:
-    """Decide for each problem, and do what was decided."""
-    from training.promotion import decide  # noqa: PLC0415 - keeps --check quick
-
-    outcomes = {}
-    for problem in training.problems:
-        try:
-            champion = tracker.champion(problem)
-            decision = decide(training.of(problem), problem.scoring, champion)
-            if decision.action != "promote" or decision.winner is None:
-                kept = "champion kept" if decision.action == "keep" else "nothing registered"
-                held = champion.version if champion else ""
-                outcomes[problem.name] = _Outcome(f"{kept}: {decision.reason}", version=held)
-                continue
-            logged = training.logged[problem.name, decision.winner.model]
-            version = tracker.promote(problem, decision.winner, logged, decision.reason)
-        except Exception as error:  # noqa: BLE001 - one problem's registration must not stop the others'
-            outcomes[problem.name] = _Outcome(f"registration FAILED: {error}", error=True)
-            continue
-        outcomes[problem.name] = _Outcome(
-            f"registered {problem.name} version {version} as champion: {decision.reason}",
-            decision.winner.model,
-            version,
-        )
-    return outcomes
-
-
-def _leaderboards(training: Training, console: Console, champions: Mapping[str, str]) -> None:
-    for problem in training.problems:
-        results = training.of(problem)
-        if results:
-            console.print()
-            console.print(out.leaderboard(problem, results, champions.get(problem.name)))
-            for note in out.notes(results):
-                console.print(f"  {note}")
-
-
-def _summary(
-    training: Training,
-    console: Console,
-    outcomes: Mapping[str, _Outcome],
-    experiments: Mapping[str, str],
-    ui_url: str,
-) -> None:
-    linked = ui_url.startswith(("http://", "https://"))
-    for problem in training.problems:
-        outcome = outcomes[problem.name]
-        console.print(f"{problem.name}: {outcome.text}")
-        if linked:
-            console.print(f"  runs      {ui_url}/#/experiments/{experiments[problem.name]}")
-        if linked and outcome.version:
-            console.print(f"  champion  {ui_url}/#/models/{problem.name}/versions/{outcome.version}")
-    console.print()
-
-
-def _verdict(training: Training, named: set[str], outcomes: Mapping[str, _Outcome]) -> int:
+def _verdict(session: Session, named: set[str]) -> int:
     """Return the exit code of a training that ran to its end."""
-    nothing = any(not any(r.completed for r in training.of(problem)) for problem in training.problems)
-    asked = any(not result.completed and result.model in named for result in training.results)
-    unregistered = any(outcome.error for outcome in outcomes.values())
-    return FAILED if nothing or asked or unregistered else OK
+    nothing = any(not any(r.completed for r in session.of(problem)) for problem in session.problems)
+    asked = any(not result.completed and result.model in named for result in session.results)
+    unregistered = any(outcome.error for outcome in session.outcomes.values())
+    return FAILED if nothing or asked or unregistered or session.lost else OK
+
+
+def _close_left_over(_jobs: list[Job], options: argparse.Namespace, console: Console) -> int:
+    from training.tracking import Tracker  # noqa: PLC0415 - imports MLflow, which takes seconds
+
+    tracker = Tracker(options.tracking_uri, "", code_version(), options.job, options.spool)
+    count = tracker.close_left_over(options.close_left_over)
+    console.print(f"{count} runs that {options.job} had left open are closed as FAILED")
+    return OK
 
 
 @contextlib.contextmanager
@@ -351,19 +202,6 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -390,10 +228,66 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="MLflow in a browser, for links (default: MLSTACK_MLFLOW_PUBLIC_URL, else the tracking URI)",
     )
+    add(
+        "--problems-dir",
+        type=Path,
+        default=_path("MLSTACK_PROBLEMS_DIR"),
+        metavar="DIR",
+        help="problem files of your own, beside the bundled ones (default: MLSTACK_PROBLEMS_DIR)",
+    )
+    add("--search", type=_positive, default=1, metavar="N", help="candidates a model (default: 1, no search)")
+    add(
+        "--backend",
+        type=_backend,
+        default=os.environ.get("MLSTACK_BACKEND") or LOCAL,
+        metavar="NAME",
+        help="where to fit: local, or dask://HOST:PORT (default: MLSTACK_BACKEND, else local)",
+    )
     add("--jobs", type=_positive, default=cpus, metavar="N", help=f"processes (default: CPUs, now {cpus})")
+    add(
+        "--time-limit",
+        type=_seconds,
+        default=os.environ.get("MLSTACK_TIME_LIMIT") or "0",
+        metavar="SECONDS",
+        help="give up what isn't done by then, and rank the rest (default: MLSTACK_TIME_LIMIT, else none)",
+    )
+    add(
+        "--spool",
+        type=Path,
+        default=_path("MLSTACK_SPOOL") or Path.home() / ".cache" / "mlstack" / "spool",
+        metavar="DIR",
+        help="where results wait that MLflow could not take; the next training uploads them "
+        "(default: MLSTACK_SPOOL, else %(default)s)",
+    )
     add("--list", action="store_true", help="list problems and models, and stop")
     add("--check", action="store_true", help="validate the choice, say how much it is, and stop")
+    add(
+        "--close-left-over",
+        metavar="REASON",
+        help="close the runs that a killed training of this job (MLSTACK_JOB) left RUNNING, and stop",
+    )
+    parser.set_defaults(job=os.environ.get("MLSTACK_JOB", ""))
     return parser
+
+
+def _path(variable: str) -> Path | None:
+    return Path(os.environ[variable]) if os.environ.get(variable) else None
+
+
+def _backend(text: str) -> str:
+    if text != LOCAL and not re.fullmatch(r"dask://[^/:\s]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"expected local or dask://HOST:PORT; got {text!r}")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, or 0 for no limit; got {text!r}")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from training import console as out
+from training.scoring import Interval
+from training.workers import Job, Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +51,7 @@ def test_leaderboard_ranks_marks_and_hides_nothing(make_result: Make, problems: 
     ]
     text = io.StringIO()
     Console(file=text, width=out.WIDTH, markup=False).print(
-        out.leaderboard(problems["breast_cancer"], results, "knn")
+        out.leaderboard(problems["breast_cancer"], results, "knn", "champion")
     )
     lines = text.getvalue().splitlines()
     rows = [line.split() for line in lines if line.strip()]
@@ -59,9 +61,37 @@ def test_leaderboard_ranks_marks_and_hides_nothing(make_result: Make, problems: 
     assert "(baseline)" in rows[5]
     assert rows[6][-1] == "FAILED"
     assert max(map(len, lines)) <= out.WIDTH
+    assert "0.9500 ± 0.0000" in text.getvalue()
     assert out.notes(results) == ["failed: mlp (ValueError: [bold] reason)", "warned: knn (UserWarning: hm)"]
 
 
 def test_lower_is_better_ranks_upwards(make_result: Make, problems: dict[str, Problem]) -> None:
     results = [make_result("a", 60.0), make_result("b", 50.0)]
     assert [r.model for r in out.ranked(results, problems["diabetes"].scoring)] == ["b", "a"]
+
+
+def test_pulse_names_what_runs_and_how_long_it_takes(problems: dict[str, Problem]) -> None:
+    running = (Job(problems["wine"], "svc", 1), Job(problems["diabetes"], "ridge", 1))
+    line = out.pulse_line(Pulse(running, 0.25), 3, 12, 30.0)
+    assert line == "  ... now wine / svc, diabetes / ridge; 3 of 12 done after 30 s, about 1 min 30 s left"
+    assert "left" not in out.pulse_line(Pulse((), 0.0), 0, 12, 1.0)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(4.4, "4 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_duration(value: float, shown: str) -> None:
+    assert out.duration(value) == shown
+
+
+def test_rows_for_programs_hold_every_model_and_no_nan(
+    make_result: Make, problems: dict[str, Problem]
+) -> None:
+    results = [
+        make_result("svc", 0.9, holdout={"roc_auc": Interval(0.8, 0.7, 0.9)}, holdout_score=0.8),
+        make_result("mlp", status="skipped", fold_scores=(), error="too many rows"),
+    ]
+    first, second = out.rows(problems["breast_cancer"], results)
+    assert (first["rank"], first["model"], first["cv_roc_auc"]) == (1, "svc", 0.9)
+    assert (first["holdout_roc_auc_low"], first["holdout_roc_auc_high"]) == (0.7, 0.9)
+    assert (second["rank"], second["status"], second["error"]) == (None, "skipped", "too many rows")
+    assert second["cv_roc_auc"] is None
+    assert first.keys() == second.keys()

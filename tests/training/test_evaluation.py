@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from training import zoo
-from training.evaluation import evaluate
+from training.data import load_data
+from training.evaluation import Evaluation, explain, failed, fit_final, fit_fold
 
 if TYPE_CHECKING:
     from training.problem import Problem
@@ -19,7 +21,17 @@ PNG = b"\x89PNG"
 
 
 def replace_model(monkeypatch: pytest.MonkeyPatch, estimator: Any) -> None:
-    monkeypatch.setattr(zoo, "build", lambda _model: estimator)
+    monkeypatch.setattr(zoo, "build", lambda *_: estimator)
+
+
+def evaluate(problem: Problem, model: str, candidates: tuple[dict[str, Any], ...] = ({},)) -> Evaluation:
+    """Do in one process what workers share."""
+    data = load_data(problem)
+    folds = [
+        [fit_fold(problem, data, model, params, fold) for fold in range(problem.folds)]
+        for params in candidates
+    ]
+    return fit_final(problem, data, model, candidates, folds)
 
 
 class Failing(ClassifierMixin, BaseEstimator):
@@ -54,28 +66,52 @@ def test_classification(problems: dict[str, Problem]) -> None:
     assert result.std == pytest.approx(np.std(result.fold_scores, ddof=1))
     assert 0.95 < result.holdout_score <= 1
     assert {"accuracy", "f1_macro", "roc_auc", "log_loss"} <= set(result.holdout)
-    assert result.holdout["roc_auc"] == pytest.approx(result.holdout_score)
-    assert set(evaluation.plots) == {"confusion_matrix.png", "roc.png"}
+    interval = result.holdout["roc_auc"]
+    assert interval.low <= interval.value == result.holdout_score <= interval.high
+    assert set(evaluation.plots) == {"confusion_matrix.png", "roc.png", "precision_recall.png"}
     assert all(png.startswith(PNG) for png in evaluation.plots.values())
     assert result.params["C"] == "1.0"
     assert result.params["estimator"] == "Pipeline > StandardScaler > LogisticRegression"
     assert result.fit_seconds > 0
     assert result.predict_us_per_row > 0
+    assert 50 < result.peak_memory_mib < 4000
+
+
+def test_folds_are_those_of_scikit_learn(problems: dict[str, Problem]) -> None:
+    problem = problems["wine"].model_copy(update={"folds": 3})
+    data = load_data(problem)
+    scores = cross_val_score(
+        zoo.build(zoo.find("decision_tree", problem), data.schema),
+        data.x_train,
+        data.y_train,
+        scoring=problem.metric,
+        cv=StratifiedKFold(3, shuffle=True, random_state=zoo.SEED),
+    )
+    assert evaluate(problem, "decision_tree").result.fold_scores == pytest.approx(tuple(scores))
 
 
 def test_regression_scores_are_positive_errors(problems: dict[str, Problem]) -> None:
     evaluation = evaluate(problems["diabetes"], "ridge")
     result = evaluation.result
     assert 40 < result.mean < 70
-    assert result.holdout_score == pytest.approx(result.holdout["rmse"])
+    assert result.holdout_score == result.holdout["rmse"].value
     assert {"rmse", "mae", "r2"} <= set(result.holdout)
     assert set(evaluation.plots) == {"predicted_vs_actual.png", "residuals.png"}
 
 
 def test_many_classes_and_multiclass_auc(problems: dict[str, Problem]) -> None:
     evaluation = evaluate(problems["digits"], "naive_bayes")
-    assert 0.5 < evaluation.result.holdout["roc_auc"] <= 1
-    assert len(evaluation.plots) == 2
+    assert 0.5 < evaluation.result.holdout["roc_auc"].value <= 1
+    assert len(evaluation.plots) == 3
+
+
+def test_a_search_takes_the_best_candidate_and_keeps_all_scores(problems: dict[str, Problem]) -> None:
+    result = evaluate(problems["diabetes"], "ridge", ({}, {"alpha": 1e6}, {"alpha": 10.0})).result
+    means = [mean for _, mean in result.searched]
+    assert len(means) == 3
+    assert result.mean == min(means) < means[1]  # an error: lower is better
+    assert result.chosen == result.searched[means.index(min(means))][0]
+    assert evaluate(problems["diabetes"], "ridge").result.searched == ()
 
 
 def test_same_input_same_scores(problems: dict[str, Problem]) -> None:
@@ -84,19 +120,19 @@ def test_same_input_same_scores(problems: dict[str, Problem]) -> None:
     assert first.data_digest == second.data_digest
 
 
-def test_failing_estimator_is_a_failed_result(
+def test_a_failure_becomes_a_result_with_its_reason(
     problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_model(monkeypatch, Failing())
-    evaluation = evaluate(problems["wine"], "knn")
-    result = evaluation.result
+    with pytest.raises(RuntimeError) as caught:
+        evaluate(problems["wine"], "knn")
+    result = failed("wine", "knn", caught.value)
     assert (result.status, result.problem, result.model) == ("failed", "wine", "knn")
     assert result.error == "RuntimeError: out of [ideas]"
     assert "Traceback" in result.trace
-    assert evaluation.estimator is None
 
 
-def test_no_probabilities_no_roc_and_warnings_are_kept(
+def test_no_probabilities_no_curves_and_warnings_are_kept(
     problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_model(monkeypatch, Constant())
@@ -105,3 +141,18 @@ def test_no_probabilities_no_roc_and_warnings_are_kept(
     assert set(evaluation.plots) == {"confusion_matrix.png"}
     assert "log_loss" not in evaluation.result.holdout
     assert evaluation.result.warnings == ("UserWarning: a guess",)
+
+
+def test_a_metric_without_a_value_fails_the_fold(problems: dict[str, Problem]) -> None:
+    problem = problems["wine"].model_copy(update={"metric": "neg_log_loss"})
+    data = load_data(problem)
+    assert fit_fold(problem, data, "naive_bayes", {}, 0).score >= 0
+    with pytest.raises(ValueError, match="n_neighbors"):
+        fit_fold(problem, data, "knn", {"n_neighbors": 10_000}, 0)
+
+
+@pytest.mark.parametrize(("name", "model"), [("wine", "naive_bayes"), ("diabetes", "ridge")])
+def test_a_winner_is_explained_by_two_plots(problems: dict[str, Problem], name: str, model: str) -> None:
+    drawn = explain(problems[name], load_data(problems[name]), model, {})
+    assert set(drawn) == {"learning_curve.png", "permutation_importance.png"}
+    assert all(png.startswith(PNG) for png in drawn.values())

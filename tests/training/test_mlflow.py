@@ -1,7 +1,8 @@
-"""End to end against a real MLflow server: runs, models, champion, rerun, failure and interruption."""
+"""End to end against a real MLflow server: runs, models, gate, rerun, failure, loss and interruption."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,17 +11,22 @@ from typing import TYPE_CHECKING
 
 import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sklearn.base import BaseEstimator
 
+from training import tracking
+from training.checks import CHECKS
 from training.data import load_data
 from training.evaluation import Evaluation, ModelResult, failed
-from training.tracking import Tracker
+from training.tracking import MlflowAwayError, Tracker
 from training.train_all_models import main
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from training.problem import Problem
 
 # MLflow 3.17 calls pandas in a way that pandas 4 will refuse; nothing that we could change.
@@ -28,10 +34,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 
 
 @pytest.fixture
-def client(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def client(mlflow_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MlflowClient:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    monkeypatch.setenv("MLSTACK_SPOOL", str(tmp_path / "spool"))
     mlflow.set_tracking_uri(mlflow_server)  # would win over the environment, had another test set it
     return MlflowClient(mlflow_server, mlflow_server)
+
+
+@pytest.fixture
+def tracker(client: MlflowClient, tmp_path: Path) -> Tracker:
+    return Tracker(client.tracking_uri, "2026-01-01T00:00:00Z", "v", "here/test", tmp_path / "spool")
 
 
 class Foreign(BaseEstimator):
@@ -47,6 +59,18 @@ def runs_of(client: MlflowClient, problem: str) -> list[mlflow.entities.Run]:
     return [] if experiment is None else client.search_runs([experiment.experiment_id])
 
 
+def evaluated(problem: Problem) -> Evaluation:
+    """Fit something quickly, with made-up scores."""
+    from sklearn.naive_bayes import GaussianNB  # noqa: PLC0415 - not needed by most
+
+    data = load_data(problem)
+    fitted = GaussianNB().fit(data.x_train, data.y_train)
+    result = ModelResult(
+        problem.name, "naive_bayes", "completed", fold_scores=(0.5,), data_digest=data.digest
+    )
+    return Evaluation(result, fitted, plots={"roc.png": b"\x89PNG"})
+
+
 @pytest.mark.slow
 def test_training_end_to_end_and_again(
     client: MlflowClient, problems: dict[str, Problem], capsys: pytest.CaptureFixture[str]
@@ -54,86 +78,190 @@ def test_training_end_to_end_and_again(
     command = ["--problem", "wine", "--jobs", "2", "--ui-url", "https://ml.example.org/"]
     assert main([*command, "--model", "naive_bayes"]) == 0
     shown = capsys.readouterr().out
-    assert "registered wine version 1 as champion: naive_bayes with f1_macro" in shown
+    assert "wine: version 1 is the champion now: version 1 (naive_bayes) with f1_macro" in shown
     assert "https://ml.example.org/#/models/wine/versions/1" in shown
 
-    runs = {run.info.run_name: run for run in runs_of(client, "wine")}
-    assert set(runs) == {"dummy", "naive_bayes"}
-    run = runs["naive_bayes"]
+    runs = {run.data.tags.get("mlstack.model", "training"): run for run in runs_of(client, "wine")}
+    assert set(runs) == {"training", "dummy", "naive_bayes"}
+    _check_model_run(client, runs["naive_bayes"], runs["training"])
+    _check_training_run(client, runs["training"])
+    _check_version(client, problems["wine"], runs["naive_bayes"])
+
+    # The same again, a worse and a better one: each becomes a challenger, and the gate keeps the champion
+    # unless it is surely better on the same rows, both asked now.
+    for models, reason in (
+        ("naive_bayes", "champion kept: version 2 (naive_bayes) equals version 1 (naive_bayes)"),
+        ("decision_tree", "champion kept: version 3 (decision_tree) is worse than version 1 (naive_bayes)"),
+    ):
+        assert main([*command, "--model", models]) == 0
+        assert reason in capsys.readouterr().out
+        assert client.get_model_version_by_alias("wine", "champion").version == "1"
+    challenger = client.get_model_version_by_alias("wine", "challenger")
+    assert (challenger.version, challenger.tags["gate_decision"]) == ("3", "keep")
+    assert float(challenger.tags["gate_challenger"]) < float(challenger.tags["gate_champion"])
+
+
+def _check_model_run(client: MlflowClient, run: mlflow.entities.Run, training: mlflow.entities.Run) -> None:
     assert (run.info.status, run.data.tags["mlstack.status"]) == ("FINISHED", "completed")
+    assert run.data.tags["mlflow.parentRunId"] == training.info.run_id
     assert run.data.params["var_smoothing"] == "1e-09"
     wanted = {"cv_f1_macro", "cv_f1_macro_std", "train_f1_macro", "holdout_f1_macro", "holdout_accuracy"}
-    assert wanted | {"holdout_roc_auc", "holdout_log_loss", "fit_seconds"} <= set(run.data.metrics)
+    wanted |= {"holdout_f1_macro_low", "holdout_f1_macro_high", "holdout_roc_auc", "holdout_log_loss"}
+    assert wanted | {"fit_seconds", "peak_memory_mib"} <= set(run.data.metrics)
     folds = client.get_metric_history(run.info.run_id, "cv_fold_f1_macro")
     assert sorted(fold.step for fold in folds) == [0, 1, 2, 3, 4]
     assert np.mean([fold.value for fold in folds]) == pytest.approx(run.data.metrics["cv_f1_macro"])
-    plots = [file.path for file in client.list_artifacts(run.info.run_id, "plots")]
-    assert plots == ["plots/confusion_matrix.png", "plots/roc.png"]
+    plots = {file.path.removeprefix("plots/") for file in client.list_artifacts(run.info.run_id, "plots")}
+    assert plots == {
+        *("confusion_matrix.png", "roc.png", "precision_recall.png"),
+        *("learning_curve.png", "permutation_importance.png"),  # it leads
+    }
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "wine"
     assert {tag.key: tag.value for tag in dataset.tags} == {"mlflow.data.context": "training"}
 
+
+def _check_training_run(client: MlflowClient, run: mlflow.entities.Run) -> None:
+    assert run.info.status == "FINISHED"
+    assert (run.data.tags["mlstack.winner"], run.data.tags["gate_decision"]) == ("naive_bayes", "promote")
+    assert run.data.metrics["models_completed"] == 2
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"leaderboard.json", "leaderboard.csv", "leaderboard.png", "checks.json"}
+    board = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/leaderboard.json"))
+    assert [(row["rank"], row["model"]) for row in board] == [(1, "naive_bayes"), (2, "dummy")]
+    checks = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/checks.json"))
+    assert [check["code"] for check in checks] == sorted(CHECKS)
+
+
+def _check_version(client: MlflowClient, problem: Problem, run: mlflow.entities.Run) -> None:
     version = client.get_model_version_by_alias("wine", "champion")
     assert {"task", "metric", "cv_score", "holdout_score", "model", "data_digest"} <= set(version.tags)
     assert version.run_id == run.info.run_id
-    assert client.get_registered_model("wine").description == problems["wine"].description
+    assert client.get_registered_model("wine").description == problem.description
     model = mlflow.pyfunc.load_model("models:/wine@champion")
-    holdout = load_data(problems["wine"])
-    predicted = model.predict(holdout.x_test)
-    assert np.mean(predicted == holdout.y_test.to_numpy(dtype=str)) > 0.9
-    assert list(model.metadata.get_input_schema().input_names()) == list(holdout.x_test.columns)
-    assert model.input_example.equals(holdout.x_train.head(5))
-
-    # The same again: a tie keeps the champion. A worse one: the champion stays. A better one: it moves.
-    for models, reason, latest in (
-        ("naive_bayes", "champion kept: naive_bayes with f1_macro 0.9727 equals version 1", 1),
-        ("decision_tree", "champion kept: decision_tree with f1_macro 0.9055 doesn't beat version 1", 1),
-        ("svc", "registered wine version 2 as champion: svc with f1_macro 0.9865 beats version 1", 2),
-    ):
-        assert main([*command, "--model", models]) == 0
-        assert reason in capsys.readouterr().out
-        versions = client.search_model_versions("name='wine'")
-        assert max(int(version.version) for version in versions) == latest == len(versions)
-        assert client.get_model_version_by_alias("wine", "champion").version == str(latest)
+    assert model.metadata.run_id == run.info.run_id
+    data = load_data(problem)
+    assert np.mean(model.predict(data.x_test) == data.y_test) > 0.9
+    assert list(model.metadata.get_input_schema().input_names()) == list(data.x_test.columns)
+    assert model.input_example.equals(data.x_train.head(5))
 
 
-def test_champion_registered_by_hand_stays(client: MlflowClient, problems: dict[str, Problem]) -> None:
-    tracker = Tracker(client.tracking_uri, "t", "v")
-    assert tracker.champion(problems["digits"]) is None
-    client.create_registered_model("digits")
-    assert tracker.champion(problems["digits"]) is None
-    model = client.create_logged_model(tracker.experiment(problems["digits"]), name="by_hand")
-    source = f"models:/{model.model_id}"
-    version = client.create_model_version("digits", source, model_id=model.model_id, await_creation_for=0)
-    client.set_registered_model_alias("digits", "champion", version.version)
-    assert tracker.champion(problems["digits"]).metric == ""
+@pytest.mark.slow
+def test_a_table_of_ones_own_with_every_kind_of_column(
+    client: MlflowClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, random = 240, np.random.default_rng(1)
+    visits = random.integers(0, 30, rows)
+    table = pd.DataFrame(
+        {
+            "visits": visits,
+            "plan": random.choice(["basic", "gold", ""], rows),
+            "online": random.choice([True, False], rows),
+            "since": pd.date_range("2020-01-01", periods=rows).strftime("%Y-%m-%d"),
+            "customer": [f"c{number}" for number in range(rows)],
+            "country": "de",
+            "left": np.where(visits + random.normal(0, 5, rows) < 12, "yes", "no"),
+        }
+    )
+    table.to_csv(tmp_path / "churn.csv", index=False)
+    (tmp_path / "churn.yaml").write_text(
+        "name: churn\ntask: classification\ndata: {source: csv, path: churn.csv}\ntarget: left\n"
+        "drop: [customer]\nmetric: roc_auc\nmodels: [logistic_regression, hist_gradient_boosting]\n"
+    )
+    code = main(["--problems-dir", str(tmp_path), "--problem", "churn", "--search", "3"])
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    assert "T7 (columns left out): left out, the same value in every row: 'country'" in shown
+    model = mlflow.pyfunc.load_model("models:/churn@champion")
+    kinds = {column.name: (column.type.name, column.required) for column in model.metadata.get_input_schema()}
+    assert kinds == {
+        "visits": ("double", True),
+        "plan": ("string", False),
+        "online": ("boolean", True),
+        "since": ("datetime", True),
+    }
+    raw = pd.DataFrame(
+        {"visits": [2.0, 28.0], "plan": [None, "new"], "online": True, "since": pd.Timestamp("2020-03-01")}
+    )
+    assert list(model.predict(raw)) == ["yes", "no"]
+    found = runs_of(client, "churn")
+    assert all(
+        run.data.params["candidates"] == "3" for run in found if run.data.tags.get("mlstack.model") != "dummy"
+    )
 
 
 def test_failed_model_is_a_failed_run_with_its_reason(
-    client: MlflowClient, problems: dict[str, Problem]
+    client: MlflowClient, problems: dict[str, Problem], tracker: Tracker
 ) -> None:
-    problem = problems["digits"]
-    tracker = Tracker(client.tracking_uri, "t", "v")
+    problem, data = problems["digits"], load_data(problems["digits"])
     experiment = tracker.experiment(problem)
     assert tracker.experiment(problem) == experiment
-    run_id = tracker.start(experiment, problem, "knn")
+    parent = tracker.start_training(experiment, problem)
+    run_id = tracker.start(experiment, problem, "knn", parent)
     assert client.get_run(run_id).data.tags["mlstack.status"] == "started"
     result = failed("digits", "knn", ValueError("no neighbours"))
-    assert tracker.finish(run_id, experiment, problem, Evaluation(result)) is None
+    assert tracker.finish(run_id, problem, data, Evaluation(result)) is None
     run = client.get_run(run_id)
     assert (run.info.status, run.data.tags["mlstack.status"]) == ("FAILED", "failed")
     assert run.data.tags["mlstack.error"] == "ValueError: no neighbours"
     assert [file.path for file in client.list_artifacts(run_id)] == ["error.txt"]
 
-    broken = tracker.start(experiment, problem, "svc")
+    broken = tracker.start(experiment, problem, "svc", parent)
     result = ModelResult("digits", "svc", "completed", fold_scores=(0.5,))
     with pytest.raises(MlflowException, match="untrusted types"):
-        tracker.finish(broken, experiment, problem, Evaluation(result, Foreign()))
+        tracker.finish(broken, problem, data, Evaluation(result, Foreign()))
     assert client.get_run(broken).info.status == "FAILED"
 
-    left = tracker.start(experiment, problem, "mlp")
+    left = tracker.start(experiment, problem, "mlp", parent)
     tracker.close_all("KILLED", "interrupted")
-    assert client.get_run(left).info.status == "KILLED"
+    assert {client.get_run(run_id).info.status for run_id in (left, parent)} == {"KILLED"}
+
+
+def test_a_killed_jobs_runs_are_closed_by_its_name(
+    client: MlflowClient, problems: dict[str, Problem], tracker: Tracker, tmp_path: Path
+) -> None:
+    problem = problems["digits"]
+    experiment = tracker.experiment(problem)
+    mine = tracker.start_training(experiment, problem)
+    other = Tracker(client.tracking_uri, "t2", "v", "here/other", tmp_path)
+    others = other.start_training(experiment, problem)
+    assert tracker.close_left_over("hm") == 0  # it is open, not left over
+    again = Tracker(client.tracking_uri, "t3", "v", "here/test", tmp_path)
+    assert again.close_left_over("out of memory") == 1
+    assert client.get_run(mine).info.status == "FAILED"
+    assert client.get_run(mine).data.tags["mlstack.error"] == "out of memory"
+    assert client.get_run(others).info.status == "RUNNING"
+    other.close_all("KILLED", "interrupted")
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_result_waits_while_mlflow_is_away_and_is_uploaded_later(
+    client: MlflowClient,
+    problems: dict[str, Problem],
+    tracker: Tracker,
+    monkeypatch: pytest.MonkeyPatch,
+    opened: bool,
+) -> None:
+    problem, data = problems["digits"], load_data(problems["digits"])
+    experiment = tracker.experiment(problem)
+    parent = tracker.start_training(experiment, problem)
+    run_id = tracker.start(experiment, problem, "naive_bayes", parent) if opened else None
+    with monkeypatch.context() as away:
+        away.setattr(tracking, "unreachable", lambda _uri: "gone")
+        away.setattr(tracker._client, "log_batch", lambda *_, **__: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises(MlflowAwayError, match=r"is kept in .*naive_bayes, and the next training uploads"):
+            tracker.finish(run_id, problem, data, evaluated(problem))
+    assert tracker.upload_kept() == 1
+    assert tracker.upload_kept() == 0
+    newest = client.get_run(run_id) if run_id else runs_of(client, "digits")[0]
+    assert (newest.info.status, newest.data.tags["mlstack.status"]) == ("FINISHED", "completed")
+    assert newest.data.metrics["cv_accuracy"] == 0.5
+    assert [file.path for file in client.list_artifacts(newest.info.run_id, "plots")] == ["plots/roc.png"]
+    (output,) = newest.outputs.model_outputs
+    assert (
+        mlflow.pyfunc.load_model(f"models:/{output.model_id}").predict(data.x_test.head(1))[0] in "0123456789"
+    )
+    tracker.close_all("KILLED", "interrupted")
 
 
 @pytest.mark.slow

@@ -1,30 +1,64 @@
-"""Workers: every job ends exactly once, also when processes die."""
+"""Workers: every job ends exactly once, also when processes die or time runs out."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from training import workers
-from training.evaluation import Evaluation, ModelResult
-from training.workers import Job, available_cpus, evaluate_all
+from training import evaluation, workers
+from training.data import Data, Schema
+from training.evaluation import Evaluation, Fold, ModelResult
+from training.workers import BackendError, Job, LocalBackend, Training, available_cpus, make_backend
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from training.problem import Problem
 
+NAMES = ["svc", "mlp", "naive_bayes", "decision_tree", "knn"]
 
-def quick(job: Job) -> Evaluation:
-    """Stand in for a real evaluation; runs in a worker process. The model 'killer' kills its process."""
-    if job.model == "killer":
+
+def quick_fold(_problem: Problem, data: Data, model: str, params: dict[str, Any], fold: int) -> Fold:
+    """Stand in for a real fit, in a worker process. 'knn' kills its process, 'svc' can't be fitted."""
+    if model == "knn":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.3)  # so that others are under way when the killer strikes
-    return Evaluation(ModelResult(job.problem.name, job.model, "completed", fold_scores=(1.0,)))
+    if model == "svc":
+        raise ValueError("no such kernel")
+    if model == "mlp" and params.get("alpha") == 1e-2:
+        raise ValueError("this candidate alone")
+    time.sleep(0.05)  # so that others are under way when the killer strikes
+    return Fold(float(data.y_train.sum()) + fold, 0.05, 1.0)
+
+
+def quick_final(
+    problem: Problem, _data: Data, model: str, candidates: list[dict[str, Any]], folds: list[list[Fold]]
+) -> Evaluation:
+    """Stand in for the real one."""
+    scores = tuple(fold.score for fold in folds[0])
+    searched = tuple((params, 0.0) for params in candidates)
+    return Evaluation(ModelResult(problem.name, model, "completed", fold_scores=scores, searched=searched))
+
+
+@pytest.fixture
+def table() -> Data:
+    frame = pd.DataFrame({"x": np.arange(6.0)})
+    return Data(frame, frame, np.ones(6), np.ones(6), Schema(numbers=("x",)), "d1", "here")
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBackend]:
+    monkeypatch.setattr(evaluation, "fit_fold", quick_fold)
+    monkeypatch.setattr(evaluation, "fit_final", quick_final)
+    backend = LocalBackend(2)
+    yield backend
+    backend.close()
 
 
 @pytest.mark.parametrize(
@@ -41,14 +75,59 @@ def test_available_cpus_follow_the_containers_quota(
 
 @pytest.mark.slow
 def test_a_dying_worker_takes_only_its_own_model(
-    problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch
+    problems: dict[str, Problem], table: Data, backend: LocalBackend
 ) -> None:
-    monkeypatch.setattr(workers, "_evaluate", quick)
-    names = ["a", "b", "c", "d", "killer"]
-    jobs = [Job(problems["wine"], name, cost) for cost, name in enumerate(names)]
+    jobs = [Job(problems["wine"], name, cost) for cost, name in enumerate(NAMES)]
     started: list[Job] = []
-    ended = {job.model: evaluation.result for job, evaluation in evaluate_all(jobs, 2, started.append)}
-    assert sorted(ended) == sorted(names)
-    assert [name for name in names if not ended[name].completed] == ["killer"]
-    assert "ran out of memory" in ended["killer"].error
-    assert [job.model for job in started] == names[::-1]  # the costliest first, and each once
+    shares: list[float] = []
+    training = Training(backend, {"wine": table})
+    every = training.evaluate(jobs, started.append, lambda pulse: shares.append(pulse.done))
+    ended = {job.model: evaluation.result for job, evaluation in every}
+    assert sorted(ended) == sorted(NAMES)
+    assert [name for name in NAMES if not ended[name].completed] == ["svc", "knn"]
+    assert "ran out of memory" in ended["knn"].error
+    assert ended["svc"].error == "ValueError: no such kernel"
+    assert ended["mlp"].fold_scores == (6.0, 7.0, 8.0, 9.0, 10.0)  # in the folds' order, of the real table
+    assert [job.model for job in started] == NAMES[::-1]  # the costliest first, and each once
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_search_survives_candidates_that_fail(
+    problems: dict[str, Problem], table: Data, backend: LocalBackend
+) -> None:
+    job = Job(problems["wine"], "mlp", 1)
+    training = Training(backend, {"wine": table}, search=16)
+    ((_, found),) = list(training.evaluate([job], lambda _: None))
+    assert found.result.completed
+    assert len(found.result.searched) == 12  # 4 of the 16 have the alpha that can't be fitted
+
+
+@pytest.mark.slow
+def test_a_time_limit_gives_up_what_is_not_done(
+    problems: dict[str, Problem], table: Data, backend: LocalBackend
+) -> None:
+    jobs = [Job(problems["wine"], name, 1) for name in ("mlp", "naive_bayes")]
+    training = Training(backend, {"wine": table})
+    every = dict(training.evaluate(jobs, lambda _: None, deadline=time.monotonic() - 1))
+    assert set(every) == set(jobs)
+    assert all("time limit" in ended.result.error for ended in every.values())
+
+
+def test_a_table_without_room_is_told(table: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "warm_up", lambda: None)
+    backend = LocalBackend(1)
+    try:
+        monkeypatch.setattr(backend, "_folder", type("Gone", (), {"name": str(tmp_path / "gone")}))
+        with pytest.raises(BackendError, match="Set TMPDIR to a folder with more space"):
+            backend.put(table)
+    finally:
+        monkeypatch.undo()
+        backend.close()
+
+
+def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_DASK_CONNECT_SECONDS", 1)
+    with pytest.raises(BackendError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
+        make_backend("dask://127.0.0.1:1", 1)

@@ -10,8 +10,8 @@ import skops.io
 from sklearn.exceptions import ConvergenceWarning
 
 from training import zoo
-from training.data import load_data
-from training.problem import Problem
+from training.data import Schema, load_data
+from training.problem import Override, Problem
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -22,19 +22,18 @@ def test_enough_models_and_a_baseline(task: str) -> None:
     assert zoo.BASELINE in names
 
 
-def test_find_refuses_the_wrong_task() -> None:
+def test_find_refuses_the_wrong_task(problems: dict[str, Problem]) -> None:
     with pytest.raises(KeyError, match="svc"):
-        zoo.find("svc", "regression")
+        zoo.find("svc", problems["diabetes"])
 
 
 @pytest.mark.parametrize("model", zoo.ZOO, ids=lambda model: f"{model.name}-{model.task}")
 def test_every_model_fits_predicts_and_survives_skops(model: zoo.Model, problems: dict[str, Problem]) -> None:
     data = load_data(problems["wine" if model.task == "classification" else "diabetes"])
-    features, target = data.x_train.head(90), data.y_train.head(90).to_numpy()
-    target = target.astype(str) if model.task == "classification" else target
+    features, target = data.x_train.head(90), data.y_train[:90]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 90 rows are too few for some
-        fitted = zoo.build(model).fit(features, target)
+        fitted = zoo.build(model, data.schema).fit(features, target)
     loaded = skops.io.loads(skops.io.dumps(fitted), trusted=zoo.TRUSTED_TYPES)
     np.testing.assert_array_equal(loaded.predict(data.x_test), fitted.predict(data.x_test))
     if model.task == "classification":
@@ -44,19 +43,47 @@ def test_every_model_fits_predicts_and_survives_skops(model: zoo.Model, problems
 
 def test_trusted_types_are_all_needed_and_scikit_learns_own(problems: dict[str, Problem]) -> None:
     needed: set[str] = set()
-    for name, task in (
-        ("svc", "classification"),
-        ("mlp", "classification"),
-        ("hist_gradient_boosting", "classification"),
-        ("knn", "regression"),
-        ("random_forest", "regression"),
+    for name, problem in (
+        ("svc", problems["wine"]),
+        ("mlp", problems["wine"]),
+        ("hist_gradient_boosting", problems["wine"]),
+        ("knn", problems["diabetes"]),
+        ("random_forest", problems["diabetes"]),
     ):
-        data = load_data(problems["wine" if task == "classification" else "diabetes"])
+        data = load_data(problem)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = zoo.build(zoo.find(name, task)).fit(
-                data.x_train, data.y_train.to_numpy(dtype=str if task == "classification" else float)
-            )
+            fitted = zoo.build(zoo.find(name, problem), data.schema).fit(data.x_train, data.y_train)
         needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
     assert needed == set(zoo.TRUSTED_TYPES)
     assert all(name.startswith("sklearn.") for name in needed)
+
+
+def test_a_problem_changes_models(problems: dict[str, Problem]) -> None:
+    override = Override(params={"n_neighbors": 3}, search={"p": [1, 2, 3]}, max_rows=7)
+    problem = problems["wine"].model_copy(update={"models": {"knn": override}})
+    model = zoo.find("knn", problem)
+    assert (model.params["n_neighbors"], model.space, model.max_rows) == (3, {"p": [1, 2, 3]}, 7)
+    assert zoo.find("svc", problem) == zoo.find("svc", problems["wine"])
+    assert not zoo.check_overrides(problem)
+
+
+def test_unknown_parameters_are_named_with_what_there_is(problems: dict[str, Problem]) -> None:
+    override = Override(params={"n_neighbours": 3}, search={"q": [1]})
+    problem = problems["wine"].model_copy(update={"models": {"knn": override}})
+    first, second = zoo.check_overrides(problem)
+    assert first.startswith("wine: models.knn: expected one of algorithm, leaf_size")
+    assert first.endswith("got 'n_neighbours'. Did you mean 'n_neighbors'?")
+    assert "'q'" in second
+
+
+@pytest.mark.parametrize("model", zoo.ZOO, ids=lambda model: f"{model.name}-{model.task}")
+def test_every_candidate_of_a_search_can_be_built(model: zoo.Model) -> None:
+    every = zoo.candidates(model, 1000)
+    assert every[0] == {}  # the model as it is, so that a search never does worse
+    assert zoo.candidates(model, 1) == [{}]
+    assert every == zoo.candidates(model, 1000)
+    assert len({repr(sorted(candidate.items())) for candidate in every}) == len(every)
+    assert [len(zoo.candidates(model, 3))] == [min(3, len(every))]
+    for candidate in every:
+        zoo.build(model, Schema(numbers=("x",)), candidate)
