@@ -20,6 +20,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import KFold, StratifiedKFold, learning_curve
 
 from training import plots, scoring, zoo
+from training.data import some_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -181,7 +182,7 @@ def fit_final(
         start = time.perf_counter()
         predictions = scoring.predict(estimator, data.x_test)
         predict_seconds = time.perf_counter() - start
-        seen = slice(_TRAIN_SCORE_ROWS)
+        seen = some_rows(len(data.y_train), _TRAIN_SCORE_ROWS)
         trained = scoring.predict(estimator, data.x_train.iloc[seen])
         train_score = scoring.score(problem, trained, data.y_train[seen])
         holdout = scoring.holdout_metrics(problem, predictions, data.y_test)
@@ -226,15 +227,22 @@ def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any])
     title = f"{problem.name} / {model}"
     estimator = zoo.build(zoo.find(model, problem), data.schema, params)
     scorer = scoring.scorer(problem)
-    rows = slice(_LEARNING_CURVE_ROWS)
+    rows = some_rows(len(data.y_train), _LEARNING_CURVE_ROWS)
     x, y = data.x_train.iloc[rows], data.y_train[rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of few rows a model may warn; the evaluation has told the rest
         sizes, fitted, validated = learning_curve(
-            estimator, x, y, train_sizes=[0.25, 0.5, 1.0], cv=_splitter(problem, 3), scoring=scorer
+            estimator,
+            x,
+            y,
+            train_sizes=[0.25, 0.5, 1.0],
+            cv=_splitter(problem, 3),
+            scoring=scorer,
+            shuffle=True,
+            random_state=zoo.SEED,
         )
         estimator.fit(data.x_train, data.y_train)
-        some = slice(_EXPLAINED_ROWS)
+        some = some_rows(len(data.y_test), _EXPLAINED_ROWS)
         importance = permutation_importance(
             estimator,
             data.x_test.iloc[some],

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn import metrics
 
+from training.data import some_rows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,14 +41,14 @@ def holdout(title: str, target: str, actual: np.ndarray, predictions: Prediction
     """
     labels = predictions.labels
     if predictions.classes is None:
-        some = _sample(len(actual), _POINTS)
+        some = some_rows(len(actual), _POINTS)
         return {
             "predicted_vs_actual.png": _predicted(title, target, actual[some], labels[some]),
             "residuals.png": _residuals(title, target, actual[some], labels[some]),
         }
     drawn = {"confusion_matrix.png": _confusion(title, actual, labels, predictions.classes)}
     if predictions.scores is not None:
-        some = _sample(len(actual), _CURVE_ROWS)
+        some = some_rows(len(actual), _CURVE_ROWS)
         curves = (title, actual[some], predictions.classes, predictions.scores[some])
         drawn["roc.png"] = _curves(*curves, kind="ROC")
         drawn["precision_recall.png"] = _curves(*curves, kind="precision-recall")
@@ -96,7 +98,7 @@ def permutation_importance(title: str, label: str, columns: Sequence[str], drops
     names = [_shorten(columns[index]) for index in order]
     figure, axes = _figure(6.4, 1.2 + 0.28 * len(order), f"{title}: permutation importance", left=2.2)
     axes.barh(names, drops[order].mean(axis=1), xerr=drops[order].std(axis=1), color=_BLUE, ecolor=_GREY)
-    axes.set_xlabel(f"loss of {label} on the holdout")
+    axes.set_xlabel(f"how much worse {label} gets when the column is shuffled")
     _tidy(axes)
     return _png(figure)
 
@@ -128,9 +130,15 @@ def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: n
     counts = metrics.confusion_matrix(actual, predicted, labels=classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [_shorten(name) for name in classes]
-    margin = 0.7 + 0.075 * max(map(len, names))
+    longest = max(map(len, names))
+    margin = 0.7 + 0.075 * longest
+    # Long names are written upright, so that they don't run into each other.
+    turned = longest * len(names) > 24
+    below = 0.65 + 0.075 * longest * turned
     size = 2.6 + 0.35 * min(len(classes), 40)
-    figure, axes = _figure(size + margin + 1.4, size + 1.1, f"{title}: holdout confusion matrix", left=margin)
+    figure, axes = _figure(
+        size + margin + 1.4, size + below + 0.45, f"{title}: holdout confusion matrix", margin, below
+    )
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(image, ax=axes, format=PercentFormatter(1.0), label="share of the actual class")
     many = len(classes) > 6
@@ -142,7 +150,7 @@ def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: n
         colour = "white" if share > 0.55 else _GREY if count == 0 else _INK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if many else 10)
     if len(classes) <= _BARS:
-        axes.set_xticks(range(len(classes)), names, rotation=30 if max(map(len, names)) > 8 else 0)
+        axes.set_xticks(range(len(classes)), names, rotation=90 * turned)
         axes.set_yticks(range(len(classes)), names)
     axes.tick_params(length=0)
     axes.set_xlabel("predicted")
@@ -211,20 +219,17 @@ def _residuals(title: str, target: str, actual: np.ndarray, predicted: np.ndarra
     return _png(figure)
 
 
-def _figure(width: float, height: float, title: str, left: float = 0.85) -> tuple[Figure, Axes]:
+def _figure(
+    width: float, height: float, title: str, left: float = 0.85, below: float = 0.65
+) -> tuple[Figure, Axes]:
     """Make a figure of one plot; sizes in inches. Fixed margins: to fit them to the text doubles the time."""
     figure = Figure(figsize=(width, height), dpi=100)
     figure.subplots_adjust(
-        left=left / width, right=1 - 0.25 / width, bottom=0.65 / height, top=1 - 0.45 / height
+        left=left / width, right=1 - 0.25 / width, bottom=below / height, top=1 - 0.45 / height
     )
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, color=_INK)
     return figure, axes
-
-
-def _sample(rows: int, most: int) -> np.ndarray:
-    """Choose evenly spaced rows: more of them would change no picture, and take seconds to draw."""
-    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
 
 
 def _shorten(name: object) -> str:

@@ -1,0 +1,118 @@
+"""Checks: each is found where it should be, and passes where it should not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from training.checks import CHECKS, check_results, check_table, unchecked
+from training.data import Data, Schema, load_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from training.checks import Finding
+    from training.evaluation import ModelResult
+    from training.problem import Problem
+
+    Make = Callable[..., ModelResult]
+
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def by_code(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.code: finding for finding in findings}
+
+
+@pytest.fixture
+def good(make_result: Make) -> list[ModelResult]:
+    """Results with nothing to remark."""
+    common = {"train_score": 0.91, "holdout_score": 0.9, "fit_seconds": 0.1}
+    return [make_result("dummy", 0.5), make_result("svc", 0.9, fold_scores=(0.88, 0.92), **common)]
+
+
+def test_every_check_always_says_how_it_ended(problems: dict[str, Problem], good: list[ModelResult]) -> None:
+    wine = load_data(problems["wine"])
+    codes = [f.code for f in (*check_results(problems["wine"], good), *check_table(problems["wine"], wine))]
+    assert sorted(codes) == sorted(CHECKS)
+    assert {f.code for f in (*check_results(problems["wine"], []), *unchecked(ValueError("x")))} == set(
+        CHECKS
+    )
+
+
+def test_the_docs_explain_every_code() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert [code for code in CHECKS if f"**{code}, {CHECKS[code]}.**" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "changes"),
+    [
+        ("T1", "tip", {"train_score": 1.0, "fold_scores": (0.86, 0.88)}),
+        ("T2", "issue", {"fold_scores": (0.50, 0.51)}),
+        ("T5", "issue", {"holdout_score": 0.7}),
+    ],
+)
+def test_what_results_tell(
+    problems: dict[str, Problem],
+    good: list[ModelResult],
+    code: str,
+    severity: str,
+    changes: dict[str, object],
+) -> None:
+    problem = problems["breast_cancer"]
+    assert not any(finding.found for finding in check_results(problem, good))
+    found = by_code(check_results(problem, [good[0], replace(good[1], **changes)]))
+    assert found[code].severity == severity
+    assert CHECKS[code] in str(found[code])
+
+
+def test_a_quicker_model_within_the_spread_is_named(
+    problems: dict[str, Problem], good: list[ModelResult], make_result: Make
+) -> None:
+    slow = make_result("mlp", fold_scores=(0.89, 0.93), fit_seconds=5.0, train_score=0.91, holdout_score=0.9)
+    found = by_code(check_results(problems["breast_cancer"], [*good, slow]))
+    assert found["T6"].severity == "tip"
+    assert found["T6"].text.startswith("svc")
+
+
+def test_errors_are_compared_the_other_way_round(problems: dict[str, Problem], make_result: Make) -> None:
+    results = [
+        make_result("dummy", 80.0),
+        make_result("ridge", fold_scores=(54.0, 56.0), train_score=20.0, holdout_score=70.0),
+    ]
+    found = by_code(check_results(problems["diabetes"], results))
+    assert [found[code].found for code in ("T1", "T2", "T5")] == [True, False, True]
+
+
+def table(problem: Problem, **columns: np.ndarray) -> Data:
+    frame = pd.DataFrame(columns)
+    target = np.where(np.arange(len(frame)) % 20 == 0, "rare", "usual")
+    schema = Schema(numbers=("noise",), categories=tuple(name for name in columns if name != "noise"))
+    data = load_data(problem)
+    return replace(data, x_train=frame, y_train=target, schema=schema, notes=("left out, empty: x",))
+
+
+def test_what_the_table_tells(problems: dict[str, Problem]) -> None:
+    problem = problems["breast_cancer"]
+    noise = np.random.default_rng(0).normal(size=3000)
+    told = np.where(np.arange(3000) % 20 == 0, "closed", "open")
+    found = by_code(check_table(problem, table(problem, noise=noise, account=told)))
+    assert found["T3"].severity == "issue"
+    assert "'account' alone" in found["T3"].text
+    assert (found["T4"].severity, found["T7"].severity) == ("tip", "tip")
+    assert "'rare', has 150 of 3000 rows (5.0%)" in found["T4"].text
+    by_accuracy = problem.model_copy(update={"metric": "accuracy"})
+    found = by_code(check_table(by_accuracy, table(problem, noise=noise)))
+    assert found["T4"].severity == "issue"
+    assert found["T3"].severity == "passed"
+
+
+def test_a_sound_table_passes(problems: dict[str, Problem]) -> None:
+    for name in ("wine", "diabetes"):
+        assert not any(finding.found for finding in check_table(problems[name], load_data(problems[name])))
