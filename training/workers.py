@@ -238,7 +238,7 @@ class DaskBackend:
 
     def close(self) -> None:
         """Withdraw what still runs, and leave the cluster."""
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.executor.shutdown(wait=False)
         self._client.close()
 
 
