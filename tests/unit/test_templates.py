@@ -129,8 +129,38 @@ def test_job_runs_once_with_the_arguments_of_its_instance() -> None:
     assert settings(unit, "Type") == ["oneshot"]
     assert settings(unit, "EnvironmentFile") == ["/etc/default/web@%i"]
     assert settings(unit, "ExecStart")[0].endswith('mlstack/web:1 "train" $JOB_ARGUMENTS')
+    assert settings(unit, "TimeoutStartSec") == ["infinity"]
     assert not settings(unit, "Restart")
     assert "[Install]" not in unit
+
+
+def test_jobs_container_runs_under_the_lock_and_is_named_after_its_instance(tmp_path: Path) -> None:
+    unit = template(
+        "unit.j2", service_type="job", service_options=["--env=JOB=50%/web@%i"], service_time_limit=90
+    )
+    (command,) = settings(unit, "ExecStart")
+    found = words(command.replace("%i", "INSTANCE").replace("$JOB_ARGUMENTS", ""))
+    assert found[:3] == ["/usr/bin/flock", "--no-fork", "/run/web.lock"]
+    assert found[found.index("--name") + 1] == "web-INSTANCE"
+    assert "--env=JOB=50%/web@INSTANCE" in found
+    assert "--rm" not in found
+    assert settings(unit, "TimeoutStartSec") == ["90"]
+    assert verified(unit, "web@.service", tmp_path) == ""
+
+
+def test_job_that_failed_is_followed_up_in_a_container_like_its_own(tmp_path: Path) -> None:
+    job = {"service_type": "job", "service_address": "10.0.0.9", "service_volumes": ["/srv:/srv"]}
+    unit = template("unit.j2", **job, service_after_failure=["tidy", *NASTY])
+    (command,) = settings(unit, "ExecStopPost")
+    found = words(command.replace("%i", "INSTANCE"))
+    assert subprocess.run(["sh", "-n", "-c", found[2]], check=False).returncode == 0
+    assert found[found.index("mlstack/web:1") + 1 :] == ["tidy", *NASTY]
+    assert "--rm" in found
+    assert found[found.index("--volume") + 1] == "/srv:/srv"
+    # The address is the next job's by now.
+    assert "--ip" not in found
+    assert verified(unit, "web@.service", tmp_path) == ""
+    assert "exec" not in settings(template("unit.j2", **job), "ExecStopPost")[0]
 
 
 def test_environment_is_written_as_docker_reads_it() -> None:
