@@ -262,14 +262,33 @@ def test_mlflow_version_is_read_from_its_requirements() -> None:
     assert f"mlflow=={version}\n" in (ROOT / "requirements/mlflow.in").read_text()
 
 
-def test_metadata_rule_names_the_one_client() -> None:
+def test_metadata_rules_refuse_all_but_the_clients() -> None:
     path = ROOT / "roles/docker/templates/metadata.conf.j2"
-    variables = {"docker_metadata_client": "10.9.8.7", "path": str(path)}
-    rule = str(render("lookup('ansible.builtin.template', path)", variables))
-    delete, insert = settings(rule, "ExecStartPost")
-    assert delete.startswith("-/usr/sbin/iptables --delete DOCKER-USER ")
-    assert insert == "/usr/sbin/iptables --insert " + delete.split(maxsplit=2)[2]
-    assert insert.endswith("--destination 169.254.169.254/32 ! --source 10.9.8.7/32 --jump REJECT")
+    variables = {"docker_metadata_clients": ["10.9.8.7", "10.9.8.8"], "path": str(path)}
+    rules = str(render("lookup('ansible.builtin.template', path)", variables))
+    delete, *inserts = settings(rules, "ExecStartPost")
+    insert = "/usr/sbin/iptables --insert DOCKER-USER --destination 169.254.169.254/32 "
+    # Each goes before those that were inserted earlier.
+    assert inserts == [
+        f"{insert}--jump REJECT",
+        f"{insert}--source 10.9.8.7/32 --jump RETURN",
+        f"{insert}--source 10.9.8.8/32 --jump RETURN",
+    ]
+    assert "iptables --list-rules DOCKER-USER" in delete
+
+
+@pytest.mark.parametrize(
+    ("cloud", "reads_s3", "clients"),
+    [("aws", False, ["10.9.8.10"]), ("aws", True, ["10.9.8.10", "10.9.8.11"]), ("none", True, [])],
+)
+def test_metadata_service_is_open_to_mlflow_and_to_a_job_that_reads_s3(
+    cloud: str, reads_s3: bool, clients: list[str]
+) -> None:
+    wiring = read_yaml(ROOT / "group_vars/all/wiring.yml")
+    variables = {"docker_network_subnet": "10.9.8.0/24", "mlstack_cloud": cloud, "trainer_reads_s3": reads_s3}
+    for name in ("mlflow_address", "trainer_address"):
+        variables[name] = render(wiring[name].strip("{} "), variables)
+    assert render(wiring["docker_metadata_clients"].strip("{} "), variables) == clients
 
 
 def test_mlflow_has_the_first_address_that_is_left_to_us_on_the_network() -> None:

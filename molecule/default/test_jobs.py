@@ -1,0 +1,174 @@
+"""Training jobs on a configured host: by schedule, by hand, with problems of one's own, and over their limits."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from testinfra.host import Host
+
+Playbook = Callable[..., CompletedProcess[str]]
+UNITS = ["mlflow", "streamlit", "docker"]
+PROBLEMS = Path(__file__).parent / "problems"
+ASK = """\
+rm -f /tmp/enough
+until test -e /tmp/enough; do
+  for url in http://127.0.0.1:5000/health http://127.0.0.1:8501/_stcore/health; do
+    curl --silent --output /dev/null --write-out "%{http_code} " --max-time 10 $url
+  done
+done
+"""
+
+
+class StandIn:
+    """An instance of the trainer's own unit, in which a few lines of Python stand for the training."""
+
+    def __init__(self, host: Host, name: str, program: str) -> None:
+        self.host, self.unit = host, f"trainer@{name}"
+        unit = host.file("/etc/systemd/system/trainer@.service").content_string
+        (command,) = re.findall(r"^ExecStart=.*?\n\n", unit, flags=re.DOTALL | re.MULTILINE)
+        training = '"-m" "training.train_all_models" $JOB_ARGUMENTS'
+        assert training in command
+        drop_in = f"[Service]\nExecStart=\n{command.replace(training, f'"-c" {json.dumps(program)}')}"
+        folder = f"/etc/systemd/system/{self.unit}.service.d"
+        host.check_output("mkdir -p %s && printf %%s %s >%s/test.conf", folder, drop_in, folder)
+        host.check_output("touch /etc/default/%s && systemctl daemon-reload", self.unit)
+        self.since = host.check_output("date +%s.%N")
+        host.check_output("systemctl start --no-block %s", self.unit)
+
+    @property
+    def journal(self) -> str:
+        return str(self.host.check_output("journalctl -o cat -u %s --since=@%s", self.unit, self.since))
+
+    def wait(self, condition: Callable[[], bool], seconds: int = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.journal
+            time.sleep(0.5)
+
+    def ends(self) -> str:
+        """Wait until it has ended, and return systemd's word for how."""
+        show = f"systemctl show --value --property=%s {self.unit}"
+        self.wait(lambda: self.host.check_output(show, "ActiveState") in {"inactive", "failed"})
+        return str(self.host.check_output(show, "Result"))
+
+
+def test_schedule_is_set(host: Host) -> None:
+    assert host.service("trainer.timer").is_running
+    assert host.service("trainer.timer").is_enabled
+    show = "systemctl show --value --property=%s trainer.timer"
+    assert host.check_output(show, "Unit") == "trainer@scheduled.service"
+    assert host.check_output(show, "Persistent") == "yes"
+    assert re.fullmatch(r"Mon \S+ 02:30:00 \S+", host.check_output(show, "NextElapseUSecRealtime"))
+    assert "--problem all --model all" in host.file("/etc/default/trainer@scheduled").content_string
+
+
+def test_job_sees_problems_of_ones_own_and_may_write_its_spool_only(host: Host) -> None:
+    job = StandIn(
+        host,
+        "look",
+        """
+import os, pathlib
+for name in ("JOB", "PROBLEMS_DIR", "SPOOL", "TIME_LIMIT", "BACKEND"):
+    print(name, os.environ["MLSTACK_" + name])
+problems, spool = pathlib.Path(os.environ["MLSTACK_PROBLEMS_DIR"]), pathlib.Path(os.environ["MLSTACK_SPOOL"])
+print(*sorted(str(path.relative_to(problems)) for path in problems.rglob("*")))
+print(len((problems / "data/flowers.csv").read_text().splitlines()), "lines")
+(spool / "written").touch()
+try:
+    (problems / "written").touch()
+except OSError as error:
+    print(error.strerror)
+""",
+    )
+    assert job.ends() == "success", job.journal
+    assert {
+        "JOB my-server/trainer@look",
+        "TIME_LIMIT 3600",
+        "BACKEND local",
+        "data data/flowers.csv flowers.yaml notes.txt",
+        "61 lines",
+        "Read-only file system",
+    } <= set(job.journal.splitlines())
+    written = host.file("/var/lib/mlstack/trainer/spool/written")
+    assert (written.exists, written.uid) == (True, 10001)
+
+
+def test_job_that_allocates_without_end_is_stopped_while_the_app_answers(host: Host) -> None:
+    before = host.check_output("systemctl show --property=Id,MainPID,NRestarts %s", " ".join(UNITS))
+    host.check_output("nohup sh -c %s >/tmp/answers 2>&1 &", ASK)
+    job = StandIn(host, "hog", "hoard = []\nwhile True:\n    hoard.append(b'x' * (1 << 20))\n")
+    assert job.ends() == "exit-code"
+    host.check_output("touch /tmp/enough; sleep 2")
+    answers = host.check_output("cat /tmp/answers").split()
+    assert set(answers) == {"200"}
+    assert len(answers) > 20
+    assert "trainer@hog failed: over its memory limit of 1536m" in job.journal
+    assert host.check_output("docker ps --all --quiet --filter name=trainer-") == ""
+    assert host.check_output("systemctl show --property=Id,MainPID,NRestarts %s", " ".join(UNITS)) == before
+
+
+@pytest.fixture(scope="module")
+def problems_of_now(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The problems with one file less and one more."""
+    folder = tmp_path_factory.mktemp("problems") / "mine"
+    shutil.copytree(PROBLEMS, folder)
+    (folder / "notes.txt").unlink()
+    (folder / "data/a new file.csv").write_text("a,b\n")
+    return folder
+
+
+def sent_files(host: Host) -> list[list[str]]:
+    """List the files of each generation of problems on the host."""
+    generations = host.check_output("ls /var/lib/mlstack/trainer/problems").split()
+    find = "cd /var/lib/mlstack/trainer/problems/%s && find -type f | sort"
+    return [host.check_output(find, name).splitlines() for name in generations]
+
+
+def test_training_by_hand_is_refused_while_another_runs(
+    host: Host, playbook: Playbook, problems_of_now: Path
+) -> None:
+    other = StandIn(host, "other", "import time\nprint('at work', flush=True)\ntime.sleep(600)\n")
+    other.wait(lambda: "at work" in other.journal)
+    refused = playbook(
+        "train.yml", "-e", "model=knn", "-e", "problem=wine", "-e", f"trainer_problems_dir={problems_of_now}"
+    )
+    assert refused.returncode != 0
+    assert "trainer@other.service is running" in " ".join(refused.stdout.split())
+    # The other keeps the problems that it began with.
+    assert ["./data/flowers.csv", "./flowers.yaml", "./notes.txt"] in sent_files(host)
+    host.check_output("systemctl stop trainer@other")
+
+
+def test_training_gives_a_champion_that_the_app_predicts_with(
+    host: Host, playbook: Playbook, problems_of_now: Path
+) -> None:
+    training = playbook(
+        "train.yml", "-e", "model=knn", "-e", "problem=wine", "-e", f"trainer_problems_dir={problems_of_now}"
+    )
+    assert training.returncode == 0, training.stdout
+    assert "wine" in training.stdout
+    assert host.check_output("docker ps --all --quiet --filter name=trainer-") == ""
+    checks = playbook("playbooks/verify.yml", "-e", "verify_require_champion=true")
+    assert checks.returncode == 0, checks.stdout
+    assert "failed" not in checks.stdout.split("PLAY RECAP")[0]
+
+
+def test_what_is_no_longer_there_is_removed_from_the_host(host: Host) -> None:
+    """The training of before had no schedule, and other problems."""
+    assert sent_files(host) == [["./data/a new file.csv", "./data/flowers.csv", "./flowers.yaml"]]
+    assert not host.file("/etc/systemd/system/trainer.timer").exists
+    assert not host.file("/etc/default/trainer@scheduled").exists
+    assert host.run("systemctl is-active trainer.timer").stdout.strip() == "inactive"
+
+
+@pytest.mark.parametrize("name", ["promote", "rollback_model"])
+def test_promotion_by_hand_asks_for_the_model(playbook: Playbook, name: str) -> None:
+    asked = playbook(f"playbooks/{name}.yml")
+    assert asked.returncode != 0
+    assert f"playbooks/{name}.yml -e model_name=NAME" in " ".join(asked.stdout.split())
+    assert "changed=0" in asked.stdout.split("PLAY RECAP")[1]
