@@ -1,17 +1,18 @@
-"""Training jobs on a configured host: by schedule, by hand, with problems of one's own, and over their limits."""
+"""Training jobs on a host: by schedule, by hand, with problems of one's own, and over their limits."""
 
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
+StandIn = Callable[[str, str], Any]
 UNITS = ["mlflow", "streamlit", "docker"]
 PROBLEMS = Path(__file__).parent / "problems"
 ASK = """\
@@ -24,37 +25,24 @@ done
 """
 
 
-class StandIn:
-    """An instance of the trainer's own unit, in which a few lines of Python stand for the training."""
+@pytest.fixture
+def stand_in(host: Host, job: Callable[[str], Any]) -> Callable[[str, str], Any]:
+    """Start an instance of the trainer's own unit, in which a few lines of Python stand for the training."""
 
-    def __init__(self, host: Host, name: str, program: str) -> None:
-        self.host, self.unit = host, f"trainer@{name}"
+    def start(name: str, program: str) -> object:
         unit = host.file("/etc/systemd/system/trainer@.service").content_string
         (command,) = re.findall(r"^ExecStart=.*?\n\n", unit, flags=re.DOTALL | re.MULTILINE)
         training = '"-m" "training.train_all_models" $JOB_ARGUMENTS'
         assert training in command
         drop_in = f"[Service]\nExecStart=\n{command.replace(training, f'"-c" {json.dumps(program)}')}"
-        folder = f"/etc/systemd/system/{self.unit}.service.d"
+        folder = f"/etc/systemd/system/trainer@{name}.service.d"
         host.check_output("mkdir -p %s && printf %%s %s >%s/test.conf", folder, drop_in, folder)
-        host.check_output("touch /etc/default/%s && systemctl daemon-reload", self.unit)
-        self.since = host.check_output("date +%s.%N")
-        host.check_output("systemctl start --no-block %s", self.unit)
+        host.check_output("systemctl daemon-reload")
+        started = job(f"trainer@{name}")
+        started.start()
+        return started
 
-    @property
-    def journal(self) -> str:
-        return str(self.host.check_output("journalctl -o cat -u %s --since=@%s", self.unit, self.since))
-
-    def wait(self, condition: Callable[[], bool], seconds: int = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self.journal
-            time.sleep(0.5)
-
-    def ends(self) -> str:
-        """Wait until it has ended, and return systemd's word for how."""
-        show = f"systemctl show --value --property=%s {self.unit}"
-        self.wait(lambda: self.host.check_output(show, "ActiveState") in {"inactive", "failed"})
-        return str(self.host.check_output(show, "Result"))
+    return start
 
 
 def test_schedule_is_set(host: Host) -> None:
@@ -67,9 +55,8 @@ def test_schedule_is_set(host: Host) -> None:
     assert "--problem all --model all" in host.file("/etc/default/trainer@scheduled").content_string
 
 
-def test_job_sees_problems_of_ones_own_and_may_write_its_spool_only(host: Host) -> None:
-    job = StandIn(
-        host,
+def test_job_sees_problems_of_ones_own_and_may_write_its_spool_only(host: Host, stand_in: StandIn) -> None:
+    job = stand_in(
         "look",
         """
 import os, pathlib
@@ -98,10 +85,12 @@ except OSError as error:
     assert (written.exists, written.uid) == (True, 10001)
 
 
-def test_job_that_allocates_without_end_is_stopped_while_the_app_answers(host: Host) -> None:
+def test_job_that_allocates_without_end_is_stopped_while_the_app_answers(
+    host: Host, stand_in: StandIn
+) -> None:
     before = host.check_output("systemctl show --property=Id,MainPID,NRestarts %s", " ".join(UNITS))
     host.check_output("nohup sh -c %s >/tmp/answers 2>&1 &", ASK)
-    job = StandIn(host, "hog", "hoard = []\nwhile True:\n    hoard.append(b'x' * (1 << 20))\n")
+    job = stand_in("hog", "hoard = []\nwhile True:\n    hoard.append(b'x' * (1 << 20))\n")
     assert job.ends() == "exit-code"
     host.check_output("touch /tmp/enough; sleep 2")
     answers = host.check_output("cat /tmp/answers").split()
@@ -130,10 +119,10 @@ def sent_files(host: Host) -> list[list[str]]:
 
 
 def test_training_by_hand_is_refused_while_another_runs(
-    host: Host, playbook: Playbook, problems_of_now: Path
+    host: Host, stand_in: StandIn, playbook: Playbook, problems_of_now: Path
 ) -> None:
-    other = StandIn(host, "other", "import time\nprint('at work', flush=True)\ntime.sleep(600)\n")
-    other.wait(lambda: "at work" in other.journal)
+    other = stand_in("other", "import time\nprint('at work', flush=True)\ntime.sleep(600)\n")
+    assert other.says("at work")
     refused = playbook(
         "train.yml", "-e", "model=knn", "-e", "problem=wine", "-e", f"trainer_problems_dir={problems_of_now}"
     )
@@ -141,7 +130,6 @@ def test_training_by_hand_is_refused_while_another_runs(
     assert "trainer@other.service is running" in " ".join(refused.stdout.split())
     # The other keeps the problems that it began with.
     assert ["./data/flowers.csv", "./flowers.yaml", "./notes.txt"] in sent_files(host)
-    host.check_output("systemctl stop trainer@other")
 
 
 def test_training_gives_a_champion_that_the_app_predicts_with(

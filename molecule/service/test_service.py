@@ -1,14 +1,15 @@
-"""One service, closed, restarted on change only, and put back when a change breaks it; and a job beside it."""
+"""A service: closed, restarted on change only, and put back when a change breaks it. And a job beside it."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
+Jobs = Callable[[str], Any]
 WEB = "molecule/service/web.yml"
 
 
@@ -63,63 +64,15 @@ def test_broken_change_is_rolled_back_and_explained(host: Host, playbook: Playbo
     assert host.run("ls /etc/systemd/system/web.service.*~").rc != 0
 
 
-class Job:
-    """An instance of the job: `sleep 9`, `exit 3` or `allocate`."""
-
-    def __init__(self, host: Host, name: str) -> None:
-        self.host, self.unit = host, f"job@{name}"
-        self.container = f"job-{name}"
-        self.since = host.check_output("date +%s.%N")
-
-    def start(self, arguments: str) -> None:
-        self.host.check_output("echo JOB_ARGUMENTS=%s >/etc/default/%s", arguments, self.unit)
-        self.host.check_output("systemctl start --no-block %s", self.unit)
-
-    def shown(self, name: str) -> str:
-        return str(self.host.check_output("systemctl show --value --property=%s %s", name, self.unit))
-
-    @property
-    def journal(self) -> str:
-        return str(self.host.check_output("journalctl -o cat -u %s --since=@%s", self.unit, self.since))
-
-    def says(self, text: str, seconds: int = 30) -> bool:
-        """Wait until its journal has a text."""
-        return self.wait(lambda: text in self.journal, seconds)
-
-    def ends(self, seconds: int = 60) -> str:
-        """Wait until it has ended, and return systemd's word for how."""
-        states = {"inactive", "failed"}
-        assert self.wait(lambda: self.shown("ActiveState") in states, seconds), self.journal
-        return self.shown("Result")
-
-    @staticmethod
-    def wait(condition: Callable[[], bool], seconds: int) -> bool:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.3)
-        return True
-
-
-@pytest.fixture
-def job(host: Host) -> Iterator[Callable[[str], Job]]:
-    """Make instances of the job, which end with the test."""
-    yield lambda name: Job(host, name)
-    host.check_output("systemctl stop 'job@*'; systemctl reset-failed 'job@*'")
-
-
-def test_job_over_its_memory_limit_ends_and_leaves_the_others_alone(
-    host: Host, job: Callable[[str], Job]
-) -> None:
+def test_job_over_its_memory_limit_ends_and_leaves_the_others_alone(host: Host, job: Jobs) -> None:
     before = host.check_output("systemctl show --property=MainPID web")
     asking = host.run(
         "nohup sh -c 'rm -f /tmp/enough; until test -e /tmp/enough; do "
-        "curl --silent --output /dev/null --write-out \"%{http_code} \" --max-time 5 http://127.0.0.1:8000/; "
+        'curl --silent --output /dev/null --write-out "%{http_code} " --max-time 5 http://127.0.0.1:8000/; '
         "done' >/tmp/answers 2>&1 &"
     )
     assert asking.rc == 0
-    hog = job("hog")
+    hog = job("job@hog")
     hog.start("allocate")
     assert hog.ends() == "exit-code"
     host.check_output("touch /tmp/enough; sleep 1")
@@ -130,8 +83,8 @@ def test_job_over_its_memory_limit_ends_and_leaves_the_others_alone(
     assert host.check_output("systemctl show --property=MainPID web") == before
 
 
-def test_second_job_waits_for_the_first_and_says_so(job: Callable[[str], Job]) -> None:
-    first, second = job("first"), job("second")
+def test_second_job_waits_for_the_first_and_says_so(job: Jobs) -> None:
+    first, second = job("job@first"), job("job@second")
     first.start("sleep 4")
     assert first.says("at work")
     second.start("exit 0")
@@ -142,8 +95,8 @@ def test_second_job_waits_for_the_first_and_says_so(job: Callable[[str], Job]) -
     assert "at work" in second.journal
 
 
-def test_waiting_job_that_is_given_up_leaves_the_running_one_alone(job: Callable[[str], Job]) -> None:
-    first, second = job("first"), job("second")
+def test_waiting_job_that_is_given_up_leaves_the_running_one_alone(job: Jobs) -> None:
+    first, second = job("job@first"), job("job@second")
     first.start("sleep 6")
     assert first.says("at work")
     second.start("exit 0")
@@ -152,17 +105,17 @@ def test_waiting_job_that_is_given_up_leaves_the_running_one_alone(job: Callable
     assert first.ends() == "success"
 
 
-def test_job_over_its_time_limit_ends(host: Host, job: Callable[[str], Job]) -> None:
-    slow = job("slow")
+def test_job_over_its_time_limit_ends(host: Host, job: Jobs) -> None:
+    slow = job("job@slow")
     slow.start("sleep 3600")
     assert slow.ends() == "timeout"
     assert "left behind by job@slow: over its time limit of 15 s" in slow.journal
     assert host.check_output("docker ps --all --quiet --filter name=job-") == ""
 
 
-def test_what_a_killed_client_leaves_makes_room_for_the_next(host: Host, job: Callable[[str], Job]) -> None:
+def test_what_a_killed_client_leaves_makes_room_for_the_next(host: Host, job: Jobs) -> None:
     """The container outlives a client that is killed, and must not run beside the next job."""
-    first, second = job("first"), job("second")
+    first, second = job("job@first"), job("job@second")
     first.start("sleep 3600")
     assert first.says("at work")
     second.start("exit 0")
@@ -174,9 +127,9 @@ def test_what_a_killed_client_leaves_makes_room_for_the_next(host: Host, job: Ca
 
 
 def test_job_that_fails_by_itself_is_followed_up_and_one_that_succeeds_is_not(
-    job: Callable[[str], Job],
+    job: Jobs,
 ) -> None:
-    failing, fine = job("failing"), job("fine")
+    failing, fine = job("job@failing"), job("job@fine")
     failing.start("exit 3")
     assert failing.ends() == "exit-code"
     assert "left behind by job@failing: exit-code, exit status 3" in failing.journal

@@ -178,7 +178,7 @@ def artifacts(bucket: str) -> dict[str, Any]:
     }
 
 
-def test_with_images_data_and_ssm_it_may_pull_read_and_be_reached(everything: Life, emulator: Emulator) -> None:
+def test_with_images_data_and_ssm_it_may_pull_and_read(everything: Life, emulator: Emulator) -> None:
     assert everything.first.returncode == 0
     platform = Platform(emulator, everything.name)
     (attached,) = platform.iam.list_attached_role_policies(RoleName=HOST)["AttachedPolicies"]
