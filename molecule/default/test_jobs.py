@@ -136,10 +136,16 @@ def test_training_gives_a_champion_that_the_app_predicts_with(
     host: Host, playbook: Playbook, problems_of_now: Path
 ) -> None:
     training = playbook(
-        "train.yml", "-e", "model=knn", "-e", "problem=wine", "-e", f"trainer_problems_dir={problems_of_now}"
+        "train.yml",
+        "-e",
+        "model=knn",
+        "-e",
+        "problem=wine,flowers",
+        "-e",
+        f"trainer_problems_dir={problems_of_now}",
     )
     assert training.returncode == 0, training.stdout
-    assert "wine" in training.stdout
+    assert set(re.findall(r"models/(\w+)/versions", training.stdout)) == {"wine", "flowers"}
     assert host.check_output("docker ps --all --quiet --filter name=trainer-") == ""
     checks = playbook("playbooks/verify.yml", "-e", "verify_require_champion=true")
     assert checks.returncode == 0, checks.stdout
@@ -152,6 +158,35 @@ def test_what_is_no_longer_there_is_removed_from_the_host(host: Host) -> None:
     assert not host.file("/etc/systemd/system/trainer.timer").exists
     assert not host.file("/etc/default/trainer@scheduled").exists
     assert host.run("systemctl is-active trainer.timer").stdout.strip() == "inactive"
+
+
+def test_runs_of_a_training_that_was_killed_are_closed(host: Host, job: Callable[[str], Any]) -> None:
+    killed = job("trainer@killed")
+    killed.start("--problem digits,breast_cancer --model all")
+    assert killed.says("[ 1/")
+    host.check_output("docker kill trainer-killed")
+    assert killed.ends() == "exit-code"
+    assert "trainer@killed failed: killed from outside" in killed.journal
+    found = host.check_output(
+        "curl --silent --fail --json %s http://127.0.0.1:5000/api/2.0/mlflow/runs/search",
+        json.dumps({"experiment_ids": list(map(str, range(9))), "filter": "attributes.status = 'RUNNING'"}),
+    )
+    assert json.loads(found) == {}
+    assert "closed as FAILED" in killed.journal
+
+
+def test_champion_by_hand_is_no_change_where_it_is_champion_already(playbook: Playbook) -> None:
+    same = playbook("playbooks/promote.yml", "-e", "model_name=wine", "-e", "version=1")
+    assert same.returncode == 0
+    assert "unchanged: wine" in same.stdout
+    assert "changed=0" in same.stdout.split("PLAY RECAP")[1]
+
+
+def test_champion_by_hand_is_refused_in_the_programs_own_words(playbook: Playbook) -> None:
+    refused = playbook("playbooks/rollback_model.yml", "-e", "model_name=wein")
+    assert refused.returncode != 0
+    assert "Did you mean 'wine'?" in refused.stdout.replace("''", "'")
+    assert "changed=0" in refused.stdout.split("PLAY RECAP")[1]
 
 
 @pytest.mark.parametrize("name", ["promote", "rollback_model"])

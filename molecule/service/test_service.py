@@ -123,7 +123,7 @@ def test_what_a_killed_client_leaves_makes_room_for_the_next(host: Host, job: Jo
     host.check_output("kill -9 %s", first.shown("MainPID"))
     assert second.ends() == "success"
     assert first.ends() == "signal"
-    assert "left behind by job@first: signal, exit status KILL" in first.journal
+    assert "left behind by job@first: killed from outside" in first.journal
 
 
 def test_job_that_fails_by_itself_is_followed_up_and_one_that_succeeds_is_not(

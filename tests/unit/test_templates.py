@@ -148,12 +148,36 @@ def test_jobs_container_runs_under_the_lock_and_is_named_after_its_instance(tmp_
     assert verified(unit, "web@.service", tmp_path) == ""
 
 
+def no_docker(folder: Path) -> Path:
+    """Make a folder with a Docker client that knows of no container."""
+    client = folder / "docker"
+    client.write_text("#!/bin/sh\nexit 1\n")
+    client.chmod(0o755)
+    return folder
+
+
 def test_job_that_failed_is_followed_up_in_a_container_like_its_own(tmp_path: Path) -> None:
     job = {"service_type": "job", "service_address": "10.0.0.9", "service_volumes": ["/srv:/srv"]}
-    unit = template("unit.j2", **job, service_after_failure=["tidy", *NASTY])
+    unit = template("unit.j2", **job, service_after_failure=["tidy", *NASTY], service_time_limit=90)
     (command,) = settings(unit, "ExecStopPost")
     found = words(command.replace("%i", "INSTANCE"))
     assert subprocess.run(["sh", "-n", "-c", found[2]], check=False).returncode == 0
+    for result, status, why in [
+        ("timeout", "143", "over its time limit of 90 s"),
+        ("exit-code", "137", "killed from outside"),
+        ("signal", "KILL", "killed from outside"),
+        ("exit-code", "3", "exit-code, exit status 3"),
+        ("signal", "", "signal"),
+        ("success", "0", ""),
+    ]:
+        told = {
+            "PATH": f"{no_docker(tmp_path)}:/usr/bin:/bin",
+            "SERVICE_RESULT": result,
+            "EXIT_STATUS": status,
+        }
+        command = ["sh", "-c", found[2], "sh", "echo", "told:"]
+        said = subprocess.run(command, env=told, capture_output=True, text=True, check=True).stdout
+        assert said == (f"web@INSTANCE failed: {why}\ntold: {why}\n" if why else "")
     assert found[found.index("mlstack/web:1") + 1 :] == ["tidy", *NASTY]
     assert "--rm" in found
     assert found[found.index("--volume") + 1] == "/srv:/srv"
