@@ -37,8 +37,10 @@ def refusals(host: Host) -> int:
 
 
 @pytest.mark.restart
-@pytest.mark.parametrize(("address", "refused"), [("10.213.64.10", False), ("10.213.64.11", True)])
-def test_metadata_service_is_open_to_one_container_only(host: Host, address: str, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("address", "refused"), [("10.213.64.10", False), ("10.213.64.11", True), ("10.213.64.12", False)]
+)
+def test_metadata_service_is_open_to_named_containers_only(host: Host, address: str, refused: bool) -> None:
     before = refusals(host)
     host.run(RUN, f"--ip={address}", METADATA)
     assert (refusals(host) > before) is refused

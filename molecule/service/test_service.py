@@ -1,14 +1,16 @@
-"""One service: closed, restarted on change only, and put back when a change breaks it."""
+"""A service: closed, restarted on change only, and put back when a change breaks it. And a job beside it."""
 
 import json
 from collections.abc import Callable
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
-CONVERGE = "molecule/service/converge.yml"
+Jobs = Callable[[str], Any]
+WEB = "molecule/service/web.yml"
 
 
 @pytest.mark.restart
@@ -30,29 +32,29 @@ def test_secret_is_in_the_container_and_in_a_file_for_root_alone(host: Host, pla
     assert (file.user, file.mode) == ("root", 0o600)
     for shown in ("cat /etc/default/web", "systemctl cat web", "ps auxww", "journalctl"):
         assert "a-secret" not in host.check_output(shown)
-    preview = playbook(CONVERGE, "--check", "--diff", "-e", '{"service_secrets": {"TOKEN": "a-new-secret"}}')
+    preview = playbook(WEB, "--check", "--diff", "-e", '{"service_secrets": {"TOKEN": "a-new-secret"}}')
     assert "changed=1" in preview.stdout
     assert "-secret" not in preview.stdout
 
 
 def test_secret_that_is_no_longer_used_is_removed(host: Host, playbook: Playbook) -> None:
-    without = playbook(CONVERGE, "--diff", "-e", '{"service_secrets": {}}')
+    without = playbook(WEB, "--diff", "-e", '{"service_secrets": {}}')
     assert without.returncode == 0
     assert "a-secret" not in without.stdout
     assert not host.file("/etc/default/web.secrets").exists
-    assert playbook(CONVERGE).returncode == 0
+    assert playbook(WEB).returncode == 0
     assert host.file("/etc/default/web.secrets").exists
 
 
 def test_nothing_is_restarted_without_a_change(host: Host, playbook: Playbook) -> None:
     before = host.check_output("docker inspect --format '{{.Id}}' web")
-    assert playbook(CONVERGE).returncode == 0
+    assert playbook(WEB).returncode == 0
     assert host.check_output("docker inspect --format '{{.Id}}' web") == before
 
 
 def test_broken_change_is_rolled_back_and_explained(host: Host, playbook: Playbook) -> None:
     unit = host.file("/etc/systemd/system/web.service").content_string
-    broken = playbook(CONVERGE, "-e", "web_port=eight-thousand")
+    broken = playbook(WEB, "-e", "web_port=eight-thousand")
     assert broken.returncode != 0
     assert "What ran before runs again" in broken.stdout
     assert "invalid int value: 'eight-thousand'" in broken.stdout
@@ -60,3 +62,77 @@ def test_broken_change_is_rolled_back_and_explained(host: Host, playbook: Playbo
     assert host.service("web").is_running
     assert host.run("curl --silent --fail http://127.0.0.1:8000/").rc == 0
     assert host.run("ls /etc/systemd/system/web.service.*~").rc != 0
+
+
+def test_job_over_its_memory_limit_ends_and_leaves_the_others_alone(host: Host, job: Jobs) -> None:
+    before = host.check_output("systemctl show --property=MainPID web")
+    asking = host.run(
+        "nohup sh -c 'rm -f /tmp/enough; until test -e /tmp/enough; do "
+        'curl --silent --output /dev/null --write-out "%{http_code} " --max-time 5 http://127.0.0.1:8000/; '
+        "done' >/tmp/answers 2>&1 &"
+    )
+    assert asking.rc == 0
+    hog = job("job@hog")
+    hog.start("allocate")
+    assert hog.ends() == "exit-code"
+    host.check_output("touch /tmp/enough; sleep 1")
+    answers = host.check_output("cat /tmp/answers").split()
+    assert set(answers) == {"200"}
+    assert len(answers) > 20
+    assert "job@hog failed: over its memory limit of 128m" in hog.journal
+    assert host.check_output("systemctl show --property=MainPID web") == before
+
+
+def test_second_job_waits_for_the_first_and_says_so(job: Jobs) -> None:
+    first, second = job("job@first"), job("job@second")
+    first.start("sleep 4")
+    assert first.says("at work")
+    second.start("exit 0")
+    assert second.says("waiting until job@first has ended")
+    assert "at work" not in second.journal
+    assert first.ends() == "success"
+    assert second.ends() == "success"
+    assert "at work" in second.journal
+
+
+def test_waiting_job_that_is_given_up_leaves_the_running_one_alone(job: Jobs) -> None:
+    first, second = job("job@first"), job("job@second")
+    first.start("sleep 6")
+    assert first.says("at work")
+    second.start("exit 0")
+    assert second.says("waiting until")
+    second.host.check_output("systemctl stop %s", second.unit)
+    assert first.ends() == "success"
+
+
+def test_job_over_its_time_limit_ends(host: Host, job: Jobs) -> None:
+    slow = job("job@slow")
+    slow.start("sleep 3600")
+    assert slow.ends() == "timeout"
+    assert "left behind by job@slow: over its time limit of 15 s" in slow.journal
+    assert host.check_output("docker ps --all --quiet --filter name=job-") == ""
+
+
+def test_what_a_killed_client_leaves_makes_room_for_the_next(host: Host, job: Jobs) -> None:
+    """The container outlives a client that is killed, and must not run beside the next job."""
+    first, second = job("job@first"), job("job@second")
+    first.start("sleep 3600")
+    assert first.says("at work")
+    second.start("exit 0")
+    assert second.says("waiting until job@first")
+    host.check_output("kill -9 %s", first.shown("MainPID"))
+    assert second.ends() == "success"
+    assert first.ends() == "signal"
+    assert "left behind by job@first: killed from outside" in first.journal
+
+
+def test_job_that_fails_by_itself_is_followed_up_and_one_that_succeeds_is_not(
+    job: Jobs,
+) -> None:
+    failing, fine = job("job@failing"), job("job@fine")
+    failing.start("exit 3")
+    assert failing.ends() == "exit-code"
+    assert "left behind by job@failing: exit-code, exit status 3" in failing.journal
+    fine.start("exit 0")
+    assert fine.ends() == "success"
+    assert "left behind" not in fine.journal

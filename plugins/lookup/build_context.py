@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,10 @@ def context_hash(root: Path, files: list[str], salt: object) -> str:
     """
     digest = hashlib.sha256(str(salt).encode())
     for name in files:
-        content = (root / name).read_bytes()
-        digest.update(f"\0{name}\0{len(content)}\0".encode())
-        digest.update(content)
+        with (root / name).open("rb") as file:
+            digest.update(f"\0{name}\0{os.fstat(file.fileno()).st_size}\0".encode())
+            while part := file.read(1 << 20):
+                digest.update(part)
     return digest.hexdigest()
 
 

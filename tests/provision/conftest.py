@@ -102,6 +102,8 @@ EVERYTHING: dict[str, Any] = {
     "aws_database_create": True,
     "aws_repositories": ["base", "mlflow"],
     "aws_dns_name": "every.example.org",
+    "trainer_reads_s3": True,
+    "aws_data_buckets": ["company-data", "shared-data/churn"],
     "aws_termination_protection": True,
     "aws_managed_policies": ["arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy"],
     "aws_tags": {"Team": "vision"},

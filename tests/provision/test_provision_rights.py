@@ -21,6 +21,7 @@ pytestmark = pytest.mark.provision
 HOST = "every-host"
 BUCKET = f"every-{ACCOUNT}-{REGION}"
 PREFIX = "mlflow-artifacts"
+DATA = [(BUCKET, "data/x.csv"), ("company-data", "x.csv"), ("shared-data", "churn/2026/x.csv")]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,11 @@ def taken(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[dict[s
     s3.delete_bucket_policy(Bucket=BUCKET)
     s3.create_bucket(Bucket="someone-elses", CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket="someone-elses", Key="secret", Body=b"secret")
+    for bucket in ("company-data", "shared-data"):
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for bucket, key in DATA:
+        s3.put_object(Bucket=bucket, Key=key, Body=b"a,b")
+    s3.put_object(Bucket="shared-data", Key="churn-old/x.csv", Body=b"secret")
     s3.put_object(Bucket=BUCKET, Key="backup/secret", Body=b"secret")
     s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}-old/secret", Body=b"secret")
     credentials = emulator.client("sts").assume_role(
@@ -75,6 +81,15 @@ def test_a_large_artifact_goes_up_in_parts(as_host: Callable[[str], Any]) -> Non
     s3.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
 
 
+@pytest.mark.parametrize(("bucket", "key"), DATA)
+def test_data_can_be_read_and_not_changed(as_host: Callable[[str], Any], bucket: str, key: str) -> None:
+    s3 = as_host("s3")
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"a,b"
+    for change in (s3.put_object, s3.delete_object):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            change(Bucket=bucket, Key=key)
+
+
 @pytest.mark.parametrize(
     ("service", "call", "arguments"),
     [
@@ -83,6 +98,7 @@ def test_a_large_artifact_goes_up_in_parts(as_host: Callable[[str], Any]) -> Non
         ("s3", "put_object", {"Bucket": BUCKET, "Key": "elsewhere", "Body": b""}),
         ("s3", "delete_object", {"Bucket": BUCKET, "Key": "backup/secret"}),
         ("s3", "get_object", {"Bucket": "someone-elses", "Key": "secret"}),
+        ("s3", "get_object", {"Bucket": "shared-data", "Key": "churn-old/x.csv"}),
         ("s3", "put_object", {"Bucket": "someone-elses", "Key": f"{PREFIX}/x", "Body": b""}),
         ("s3", "list_objects_v2", {"Bucket": "someone-elses"}),
         ("s3", "list_buckets", {}),
@@ -162,13 +178,24 @@ def artifacts(bucket: str) -> dict[str, Any]:
     }
 
 
-def test_with_images_and_ssm_it_may_pull_and_be_reached(everything: Life, emulator: Emulator) -> None:
+def test_with_images_data_and_ssm_it_may_pull_and_read(everything: Life, emulator: Emulator) -> None:
     assert everything.first.returncode == 0
     platform = Platform(emulator, everything.name)
     (attached,) = platform.iam.list_attached_role_policies(RoleName=HOST)["AttachedPolicies"]
     assert attached["PolicyName"] == "CloudWatchAgentServerPolicy"
     assert platform.policies() == {
         "artifacts": artifacts(BUCKET),
+        "data": {
+            "ReadData": {
+                "Effect": "Allow",
+                "Action": "s3:GetObject",
+                "Resource": [
+                    f"arn:aws:s3:::{BUCKET}/data/*",
+                    "arn:aws:s3:::company-data/*",
+                    "arn:aws:s3:::shared-data/churn/*",
+                ],
+            }
+        },
         "images": {
             "LogIn": {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"},
             "Pull": {

@@ -351,7 +351,8 @@ INSPECTED = {
 
 
 def test_units_are_told_apart(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"docker": json.dumps([INSPECTED]), "systemctl": SHOWN}
+    job = INSPECTED | {"Name": "/trainer-night", "HostConfig": {"Memory": 1536 << 20}}
+    answers = {"docker": json.dumps([INSPECTED, job]), "systemctl": SHOWN}
     monkeypatch.setattr(status, "run", lambda *command: answers[command[0]])
     monkeypatch.setattr(status, "memory_in_use", lambda name: len(name) << 20)
     units = {unit["name"]: unit for unit in status.Units(IMAGES).all()}
@@ -366,6 +367,7 @@ def test_units_are_told_apart(status: ModuleType, monkeypatch: pytest.MonkeyPatc
     assert (mlflow["restarts"], mlflow["memory_mib"], mlflow["limit_mib"]) == (3, 6, 768)
     assert mlflow["image"] == "mlstack/mlflow:0123456789ab"
     assert (units["trainer"]["unit"], units["trainer"]["result"]) == ("trainer@night", "oom-kill")
+    assert (units["trainer"]["memory_mib"], units["trainer"]["limit_mib"]) == (len("trainer-night"), 1536)
     assert units["streamlit"]["since"] == ""
 
 

@@ -200,6 +200,12 @@ def test_training_that_never_ran_and_mlflow_that_is_down_are_told_apart() -> Non
     assert "Last training     not known" in screen(changed(mlflow_is_down))
 
 
+def test_next_training_is_shown_where_there_is_a_schedule() -> None:
+    planned = changed(lambda found: found.update(next_training="Wed 2026-11-25 02:30:00 UTC"))
+    assert "Next training     Wed 2026-11-25 02:30:00 UTC" in screen(planned)
+    assert "Next training" not in screen(HEALTHY)
+
+
 def test_host_that_cannot_be_reached_does_not_hide_aws() -> None:
     text = screen(None)
     assert "running, t3.medium" in text

@@ -129,8 +129,62 @@ def test_job_runs_once_with_the_arguments_of_its_instance() -> None:
     assert settings(unit, "Type") == ["oneshot"]
     assert settings(unit, "EnvironmentFile") == ["/etc/default/web@%i"]
     assert settings(unit, "ExecStart")[0].endswith('mlstack/web:1 "train" $JOB_ARGUMENTS')
+    assert settings(unit, "TimeoutStartSec") == ["infinity"]
     assert not settings(unit, "Restart")
     assert "[Install]" not in unit
+
+
+def test_jobs_container_runs_under_the_lock_and_is_named_after_its_instance(tmp_path: Path) -> None:
+    unit = template(
+        "unit.j2", service_type="job", service_options=["--env=JOB=50%/web@%i"], service_time_limit=90
+    )
+    (command,) = settings(unit, "ExecStart")
+    found = words(command.replace("%i", "INSTANCE").replace("$JOB_ARGUMENTS", ""))
+    assert found[:3] == ["/usr/bin/flock", "--no-fork", "/run/web.lock"]
+    assert found[found.index("--name") + 1] == "web-INSTANCE"
+    assert "--env=JOB=50%/web@INSTANCE" in found
+    assert "--rm" not in found
+    assert settings(unit, "TimeoutStartSec") == ["90"]
+    assert verified(unit, "web@.service", tmp_path) == ""
+
+
+def no_docker(folder: Path) -> Path:
+    """Make a folder with a Docker client that knows of no container."""
+    client = folder / "docker"
+    client.write_text("#!/bin/sh\nexit 1\n")
+    client.chmod(0o755)
+    return folder
+
+
+def test_job_that_failed_is_followed_up_in_a_container_like_its_own(tmp_path: Path) -> None:
+    job = {"service_type": "job", "service_address": "10.0.0.9", "service_volumes": ["/srv:/srv"]}
+    unit = template("unit.j2", **job, service_after_failure=["tidy", *NASTY], service_time_limit=90)
+    (command,) = settings(unit, "ExecStopPost")
+    found = words(command.replace("%i", "INSTANCE"))
+    assert subprocess.run(["sh", "-n", "-c", found[2]], check=False).returncode == 0
+    for result, status, why in [
+        ("timeout", "143", "over its time limit of 90 s"),
+        ("exit-code", "137", "killed from outside"),
+        ("signal", "KILL", "killed from outside"),
+        ("exit-code", "3", "exit-code, exit status 3"),
+        ("signal", "", "signal"),
+        ("success", "0", ""),
+    ]:
+        told = {
+            "PATH": f"{no_docker(tmp_path)}:/usr/bin:/bin",
+            "SERVICE_RESULT": result,
+            "EXIT_STATUS": status,
+        }
+        command = ["sh", "-c", found[2], "sh", "echo", "told:"]
+        said = subprocess.run(command, env=told, capture_output=True, text=True, check=True).stdout
+        assert said == (f"web@INSTANCE failed: {why}\ntold: {why}\n" if why else "")
+    assert found[found.index("mlstack/web:1") + 1 :] == ["tidy", *NASTY]
+    assert "--rm" in found
+    assert found[found.index("--volume") + 1] == "/srv:/srv"
+    # The address is the next job's by now.
+    assert "--ip" not in found
+    assert verified(unit, "web@.service", tmp_path) == ""
+    assert "exec" not in settings(template("unit.j2", **job), "ExecStopPost")[0]
 
 
 def test_environment_is_written_as_docker_reads_it() -> None:
@@ -232,14 +286,33 @@ def test_mlflow_version_is_read_from_its_requirements() -> None:
     assert f"mlflow=={version}\n" in (ROOT / "requirements/mlflow.in").read_text()
 
 
-def test_metadata_rule_names_the_one_client() -> None:
+def test_metadata_rules_refuse_all_but_the_clients() -> None:
     path = ROOT / "roles/docker/templates/metadata.conf.j2"
-    variables = {"docker_metadata_client": "10.9.8.7", "path": str(path)}
-    rule = str(render("lookup('ansible.builtin.template', path)", variables))
-    delete, insert = settings(rule, "ExecStartPost")
-    assert delete.startswith("-/usr/sbin/iptables --delete DOCKER-USER ")
-    assert insert == "/usr/sbin/iptables --insert " + delete.split(maxsplit=2)[2]
-    assert insert.endswith("--destination 169.254.169.254/32 ! --source 10.9.8.7/32 --jump REJECT")
+    variables = {"docker_metadata_clients": ["10.9.8.7", "10.9.8.8"], "path": str(path)}
+    rules = str(render("lookup('ansible.builtin.template', path)", variables))
+    delete, *inserts = settings(rules, "ExecStartPost")
+    insert = "/usr/sbin/iptables --insert DOCKER-USER --destination 169.254.169.254/32 "
+    # Each goes before those that were inserted earlier.
+    assert inserts == [
+        f"{insert}--jump REJECT",
+        f"{insert}--source 10.9.8.7/32 --jump RETURN",
+        f"{insert}--source 10.9.8.8/32 --jump RETURN",
+    ]
+    assert "iptables --list-rules DOCKER-USER" in delete
+
+
+@pytest.mark.parametrize(
+    ("cloud", "reads_s3", "clients"),
+    [("aws", False, ["10.9.8.10"]), ("aws", True, ["10.9.8.10", "10.9.8.11"]), ("none", True, [])],
+)
+def test_metadata_service_is_open_to_mlflow_and_to_a_job_that_reads_s3(
+    cloud: str, reads_s3: bool, clients: list[str]
+) -> None:
+    wiring = read_yaml(ROOT / "group_vars/all/wiring.yml")
+    variables = {"docker_network_subnet": "10.9.8.0/24", "mlstack_cloud": cloud, "trainer_reads_s3": reads_s3}
+    for name in ("mlflow_address", "trainer_address"):
+        variables[name] = render(wiring[name].strip("{} "), variables)
+    assert render(wiring["docker_metadata_clients"].strip("{} "), variables) == clients
 
 
 def test_mlflow_has_the_first_address_that_is_left_to_us_on_the_network() -> None:

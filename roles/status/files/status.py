@@ -80,8 +80,7 @@ class Units:
 
     def __init__(self, images: dict[str, str]) -> None:
         self.images = images
-        found = loaded(run("docker", "inspect", "--type", "container", *images)) or []
-        self.containers = {one["Name"].lstrip("/"): one for one in found}
+        self.containers: dict[str, dict[str, Any]] = {}
 
     def all(self) -> list[dict[str, Any]]:
         """Describe each unit; of the trainer's instances the one that changed last."""
@@ -90,12 +89,15 @@ class Units:
         blocks = [pairs(block, "=") for block in shown.split("\n\n") if block.strip()]
         blocks.sort(key=lambda block: int(block.get("StateChangeTimestampMonotonic") or 0))
         last = {block["Id"].split("@")[0].removesuffix(".service"): block for block in blocks}
+        containers = [container_of(block["Id"]) for block in last.values()]
+        found = loaded(run("docker", "inspect", "--type", "container", *containers)) or []
+        self.containers = {one["Name"].lstrip("/"): one for one in found}
         return [self.unit(name, last[name]) for name in ("docker", *self.images) if name in last]
 
     def unit(self, name: str, block: dict[str, str]) -> dict[str, Any]:
         """Describe one unit."""
         changed = int(block["StateChangeTimestampMonotonic"] or 0) / 1e6
-        container = self.containers.get(name, {})
+        container = self.containers.get(container_of(block["Id"]), {})
         file = read(block.get("FragmentPath", ""))
         planned = re.search(rf"\S*{self.images.get(name)}:[0-9a-f]{{12}}\b", file)
         return {
@@ -106,9 +108,20 @@ class Units:
             "since": span(time.monotonic() - changed) if changed else "",
             "restarts": int(block.get("NRestarts") or 0),
             "image": container.get("Config", {}).get("Image") or (planned[0] if planned else ""),
-            "memory_mib": memory_in_use(name) >> 20 if container else 0,
+            "memory_mib": memory_in_use(container["Name"].lstrip("/")) >> 20 if container else 0,
             "limit_mib": container.get("HostConfig", {}).get("Memory", 0) >> 20,
         }
+
+
+def container_of(unit: str) -> str:
+    """Name the container of a unit; that of a job is named after its instance."""
+    return unit.removesuffix(".service").replace("@", "-")
+
+
+def next_training() -> str:
+    """Return when the timer goes off next; nothing if there is none."""
+    shown = run("systemctl", "show", "--property=NextElapseUSecRealtime", "--value", "trainer.timer")
+    return shown.strip()
 
 
 def memory_in_use(container: str) -> int:
@@ -278,6 +291,7 @@ def main() -> None:
     looks: dict[str, Callable[[], Any]] = {
         "units": lambda: Units(settings["images"]).all(),
         "mlflow": MLflow(settings["mlflow_port"]).all,
+        "next_training": next_training,
         "disks": lambda: [disk("/"), disk(settings["data_dir"])],
         "memory": memory,
         "backup": lambda: backup(settings["backup_dir"]),
