@@ -407,7 +407,9 @@ def test_memory_is_told_without_the_cache(
 
 
 def a_run(training: str, model: str, state: str, start: int, end: int) -> dict[str, Any]:
-    tags = {"mlstack.training": training, "mlstack.problem": "wine", "mlstack.model": model}
+    tags = {"mlstack.training": training, "mlstack.problem": "wine"} | (
+        {"mlstack.model": model} if model else {}
+    )
     info = {"status": state, "start_time": start} | ({"end_time": end} if end else {})
     return {"info": info, "data": {"tags": [{"key": key, "value": value} for key, value in tags.items()]}}
 
@@ -430,7 +432,11 @@ def test_models_and_last_training_are_described(status: ModuleType, port: int) -
         },
         "/api/2.0/mlflow/experiments/search": {"experiments": [{"experiment_id": "1"}]},
         "/api/2.0/mlflow/runs/search": {
-            "runs": [a_run("t", "svc", "FINISHED", 1000, 31000), a_run("t", "knn", "FAILED", 2000, 5000)]
+            "runs": [
+                a_run("t", "", "FINISHED", 1000, 31000),
+                a_run("t", "svc", "FINISHED", 1500, 30000),
+                a_run("t", "knn", "FAILED", 2000, 5000),
+            ]
         },
     }
     found = status.MLflow(port).all()

@@ -58,7 +58,7 @@ def test_systemd_ends_a_training_minutes_after_its_own_limit_and_is_followed_tha
 
 def test_names_with_blanks_are_one_argument() -> None:
     choice = render("__trainer_choice", trainer(trainer_model="svc, knn"))
-    assert choice == ["--problem", "all", "--model", "svc,knn"]
+    assert choice == ["--problem", "all", "--model", "svc,knn", "--search", "1"]
 
 
 def once(command: list[str], **variables: Any) -> list[str]:

@@ -194,13 +194,16 @@ class MLflow:
         runs = self.runs(ids, tags_of(newest[0])["mlstack.training"], 1000)
         started = min(run["info"]["start_time"] for run in runs)
         ended = max(run["info"].get("end_time", 0) for run in runs)
+        models = [
+            run for run in runs if "mlstack.model" in tags_of(run)
+        ]  # not the runs that they are children of
         return {
             "since": since(started),
             "seconds": round((ended - started) / 1000) if ended else 0,
             "problems": sorted({tags_of(run).get("mlstack.problem", "?") for run in runs}),
-            "models": sorted({tags_of(run).get("mlstack.model", "?") for run in runs}),
-            "runs": len(runs),
-            "ended": dict(Counter(run["info"]["status"].lower() for run in runs)),
+            "models": sorted({tags_of(run)["mlstack.model"] for run in models}),
+            "runs": len(models),
+            "ended": dict(Counter(run["info"]["status"].lower() for run in models)),
         }
 
     def runs(self, experiments: list[str], training: str, most: int) -> list[dict[str, Any]]:
