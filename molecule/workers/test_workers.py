@@ -99,6 +99,21 @@ print(json.dumps(client.nthreads()))
     assert set(threads.values()) == {1}
 
 
+def test_worker_that_has_lost_the_scheduler_begins_anew(host: Host, worker: Host) -> None:
+    """Dask would leave the host with one process less, for ever."""
+    before = worker.check_output("docker inspect --format '{{.Id}}' dask-worker")
+    place = f"tls://{address(worker)}:8790"
+    in_trainer(
+        host,
+        f"{CONNECT}client.run(lambda dask_worker: dask_worker.batched_stream.abort(), workers=['{place}'])",
+    )
+    deadline = time.monotonic() + 60
+    while worker.run("docker inspect --format '{{.Id}}' dask-worker").stdout.strip() in ("", before):
+        assert time.monotonic() < deadline, worker.check_output("journalctl -u dask-worker -n 50")
+        time.sleep(0.5)
+    test_each_processor_of_both_hosts_is_a_worker(host, worker)
+
+
 def test_worker_has_one_native_thread_and_its_imports_behind_it(host: Host) -> None:
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
     look = f"lambda: [os.environ[name] for name in {names}] + ['sklearn' in sys.modules]"
