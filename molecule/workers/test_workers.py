@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -60,19 +61,26 @@ def executed(host: Host) -> Counter[str]:
     return total
 
 
-def runs(host: Host, problem: str) -> dict[str, dict[str, dict[str, float]]]:
+def now(host: Host) -> int:
+    """Return the host's time as MLflow notes it."""
+    return int(host.check_output("date +%s%3N"))
+
+
+def runs(host: Host, problem: str, since: int) -> dict[str, dict[str, dict[str, float]]]:
     """Return the metrics that say how good a model is, by training and model; each must be there once."""
     url = "http://127.0.0.1:5000/api/2.0/mlflow"
-    experiment = json.loads(
-        host.check_output(
-            "curl --silent --fail %s", f"{url}/experiments/get-by-name?experiment_name={problem}"
-        )
-    )["experiment"]["experiment_id"]
-    wanted = json.dumps({"experiment_ids": [experiment], "max_results": 1000})
+
+    def get(path: str, *options: str) -> dict[str, Any]:
+        return dict(json.loads(host.check_output(shlex.join(["curl", "-sf", *options, f"{url}/{path}"]))))
+
+    experiment = get(f"experiments/get-by-name?experiment_name={problem}")["experiment"]["experiment_id"]
+    wanted = {
+        "experiment_ids": [experiment],
+        "max_results": 1000,
+        "filter": f"attributes.start_time >= {since}",
+    }
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for run in json.loads(
-        host.check_output("curl --silent --fail --json %s %s", wanted, f"{url}/runs/search")
-    )["runs"]:
+    for run in get("runs/search", "--json", json.dumps(wanted))["runs"]:
         tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
         assert run["info"]["status"] == "FINISHED", tags
         if "mlstack.model" in tags:
@@ -175,7 +183,7 @@ def test_second_host_has_nothing_but_the_worker(worker: Host) -> None:
 def test_training_on_workers_has_the_numbers_of_a_local_one(
     host: Host, worker: Host, playbook: Playbook
 ) -> None:
-    before = executed(host)
+    since, before = now(host), executed(host)
     choice = ("-e", "model=ridge,random_forest,svr", "-e", "problem=diabetes")
     for backend in ((), ("-e", "trainer_backend=local")):
         training = playbook("train.yml", *choice, *backend)
@@ -183,7 +191,7 @@ def test_training_on_workers_has_the_numbers_of_a_local_one(
         if not backend:
             done = executed(host) - before
             assert {address(host), address(worker)} == set(done)
-    shared, alone = runs(host, "diabetes").values()
+    shared, alone = runs(host, "diabetes", since).values()
     assert set(shared) == {"dummy", "ridge", "random_forest", "svr"}
     assert shared.keys() == alone.keys()
     for model, metrics in alone.items():
@@ -199,6 +207,7 @@ deadline = time.monotonic() + 120
 while not busy() and time.monotonic() < deadline: time.sleep(0.1)
 print(json.dumps({{"busy": len(busy())}}))
 """
+    since = now(host)
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(
             playbook, "train.yml", "-e", f"model={','.join(wanted)}", "-e", "problem=digits"
@@ -208,5 +217,5 @@ print(json.dumps({{"busy": len(busy())}}))
         assert not training.done()
         ended = training.result()
     assert ended.returncode == 0, ended.stdout
-    (models,) = runs(host, "digits").values()
+    (models,) = runs(host, "digits", since).values()
     assert set(models) == wanted | {"dummy"}
