@@ -18,7 +18,9 @@ def playbook() -> Playbook:
     """Run a playbook against the scenario's host: `playbook("train.yml", "-e", "model=knn")`."""
 
     def run(path: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        own = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "inventory"
         inventories = ["-i", "inventory/server", "-i", "molecule/shared/inventory.yml"]
+        inventories += ["-i", str(own)] if own.exists() else []
         command = ["ansible-playbook", *inventories, path, *arguments]
         environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
         done = subprocess.run(

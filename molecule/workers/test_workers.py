@@ -1,0 +1,221 @@
+"""Trainings on two hosts: who may, that the numbers are those of one host, and what a death costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import testinfra
+from testinfra.backend.base import CommandResult
+from testinfra.host import Host
+
+Playbook = Callable[..., "CompletedProcess[str]"]
+SSH_CONFIG = Path(__file__).parents[2] / ".cache/molecule/molecule-workers-2.ssh_config"
+FOLDER = "/etc/mlstack/dask"
+CONNECT = """
+import json, os, sys, time
+from distributed import Client, Security
+client = Client("tls://dask-scheduler:8786", timeout=10)
+"""
+
+
+@pytest.fixture(scope="module")
+def worker() -> Host:
+    """Return the host that is a worker and nothing else."""
+    return testinfra.get_host("ssh://molecule-workers-2", ssh_config=str(SSH_CONFIG), sudo=True)
+
+
+def in_trainer(host: Host, script: str, volume: str = f"{FOLDER}:/etc/dask:ro") -> CommandResult:
+    """Run Python on the platform as a training runs there, by default with the certificate."""
+    image = host.check_output("docker inspect --format '{{.Config.Image}}' dask-scheduler")
+    command = "docker run --rm --network mlstack --volume %s %s python3 -c %s"
+    return host.run(command, volume, image, script)
+
+
+def ask(host: Host, script: str) -> dict[str, Any]:
+    """Return what a client of the scheduler prints as JSON."""
+    done = in_trainer(host, CONNECT + script)
+    assert done.rc == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def address(host: Host) -> str:
+    return str(host.check_output("hostname --ip-address | cut --delimiter=' ' --fields=1"))
+
+
+def executed(host: Host) -> Counter[str]:
+    """Count the tasks that the hosts have worked on, by the host's address."""
+    counts = ask(host, "print(json.dumps(client.run(lambda dask_worker: dask_worker.state.executed_count)))")
+    total: Counter[str] = Counter()
+    for place, count in counts.items():
+        total[re.split("[/:]+", place)[1]] += count
+    return total
+
+
+def now(host: Host) -> int:
+    """Return the host's time as MLflow notes it."""
+    return int(host.check_output("date +%s%3N"))
+
+
+def runs(host: Host, problem: str, since: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the metrics that say how good a model is, by training and model; each must be there once."""
+    url = "http://127.0.0.1:5000/api/2.0/mlflow"
+
+    def get(path: str, *options: str) -> dict[str, Any]:
+        return dict(json.loads(host.check_output(shlex.join(["curl", "-sf", *options, f"{url}/{path}"]))))
+
+    experiment = get(f"experiments/get-by-name?experiment_name={problem}")["experiment"]["experiment_id"]
+    wanted = {
+        "experiment_ids": [experiment],
+        "max_results": 1000,
+        "filter": f"attributes.start_time >= {since}",
+    }
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for run in get("runs/search", "--json", json.dumps(wanted))["runs"]:
+        tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+        assert run["info"]["status"] == "FINISHED", tags
+        if "mlstack.model" in tags:
+            models = found.setdefault(tags["mlstack.training"], {})
+            assert tags["mlstack.model"] not in models
+            models[tags["mlstack.model"]] = {
+                metric["key"]: metric["value"]
+                for metric in run["data"]["metrics"]
+                if not re.search("seconds|_us_|memory|mib", metric["key"])
+            }
+    return found
+
+
+@pytest.mark.restart
+def test_each_processor_of_both_hosts_is_a_worker(host: Host, worker: Host) -> None:
+    wanted = {address(one): int(one.check_output("nproc")) for one in (host, worker)}
+    script = f"""
+deadline = time.monotonic() + 90
+while len(client.nthreads()) < {sum(wanted.values())} and time.monotonic() < deadline: time.sleep(0.5)
+print(json.dumps(client.nthreads()))
+"""
+    threads = ask(host, script)
+    assert Counter(re.split("[/:]+", place)[1] for place in threads) == wanted
+    assert set(threads.values()) == {1}
+
+
+def test_worker_that_has_lost_the_scheduler_begins_anew(host: Host, worker: Host) -> None:
+    """Dask would leave the host with one process less, for ever."""
+    before = worker.check_output("docker inspect --format '{{.Id}}' dask-worker")
+    place = f"tls://{address(worker)}:8790"
+    in_trainer(
+        host,
+        f"{CONNECT}client.run(lambda dask_worker: dask_worker.batched_stream.abort(), workers=['{place}'])",
+    )
+    deadline = time.monotonic() + 60
+    while worker.run("docker inspect --format '{{.Id}}' dask-worker").stdout.strip() in ("", before):
+        assert time.monotonic() < deadline, worker.check_output("journalctl -u dask-worker -n 50")
+        time.sleep(0.5)
+    test_each_processor_of_both_hosts_is_a_worker(host, worker)
+
+
+def test_worker_has_one_native_thread_and_its_imports_behind_it(host: Host) -> None:
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+    look = f"lambda: [os.environ[name] for name in {names}] + ['sklearn' in sys.modules]"
+    found = ask(host, f"print(json.dumps(client.run({look})))")
+    assert set(map(tuple, found.values())) == {("1", "1", "1", True)}
+
+
+@pytest.mark.parametrize(
+    ("security", "reason"),
+    [
+        ('Client("tcp://dask-scheduler:8786", timeout=5)', "Connection reset|closed"),
+        (
+            'Client("tls://dask-scheduler:8786", timeout=5, security=Security.temporary())',
+            "certificate verify failed",
+        ),
+    ],
+    ids=["without TLS", "with a certificate of one's own"],
+)
+def test_client_without_the_certificate_is_refused(host: Host, security: str, reason: str) -> None:
+    done = in_trainer(host, f"from distributed import Client, Security; {security}; print('in')", "/etc/dask")
+    assert done.rc != 0
+    assert "in" not in done.stdout.split()
+    assert re.search(reason, done.stderr), done.stderr
+
+
+def test_worker_refuses_who_has_no_certificate(host: Host, worker: Host) -> None:
+    refused = host.run(
+        "curl --silent --show-error --insecure --max-time 10 %s", f"https://{address(worker)}:8790/"
+    )
+    assert refused.rc != 0
+    assert "certificate required" in refused.stderr
+
+
+def test_health_pages_are_for_the_host_alone(host: Host, worker: Host) -> None:
+    assert host.run("curl --silent --fail http://127.0.0.1:8787/health").rc == 0
+    assert worker.run("curl --silent --fail http://127.0.0.1:8788/health").rc == 0
+    for place in (f"{address(host)}:8787", f"{address(worker)}:8788"):
+        assert host.run("curl --silent --max-time 5 %s", f"http://{place}/health").rc == 7
+
+
+def test_key_is_for_root_and_the_containers_alone(host: Host, worker: Host) -> None:
+    keys = [one.file(f"{FOLDER}/tls.pem") for one in (host, worker)]
+    assert {(key.uid, key.mode) for key in keys} == {(10001, 0o400)}
+    assert len({key.sha256sum for key in keys}) == 1
+    for one in (host, worker):
+        assert "PRIVATE KEY" not in one.check_output("journalctl --output=cat")
+
+
+def test_worker_may_not_ask_the_metadata_service(worker: Host) -> None:
+    script = "import socket; socket.create_connection(('169.254.169.254', 80), timeout=5)"
+    refused = worker.run("docker exec dask-worker python3 -c %s", script)
+    assert "Connection refused" in refused.stderr
+
+
+def test_second_host_has_nothing_but_the_worker(worker: Host) -> None:
+    assert worker.check_output("docker ps --format '{{.Names}}'").split() == ["dask-worker"]
+
+
+def test_training_on_workers_has_the_numbers_of_a_local_one(
+    host: Host, worker: Host, playbook: Playbook
+) -> None:
+    since, before = now(host), executed(host)
+    choice = ("-e", "model=ridge,random_forest,svr", "-e", "problem=diabetes")
+    for backend in ((), ("-e", "trainer_backend=local")):
+        training = playbook("train.yml", *choice, *backend)
+        assert training.returncode == 0, training.stdout
+        if not backend:
+            done = executed(host) - before
+            assert {address(host), address(worker)} == set(done)
+    shared, alone = runs(host, "diabetes", since).values()
+    assert set(shared) == {"dummy", "ridge", "random_forest", "svr"}
+    assert shared.keys() == alone.keys()
+    for model, metrics in alone.items():
+        assert shared[model] == pytest.approx(metrics), model
+
+
+def test_training_survives_the_death_of_a_worker(host: Host, worker: Host, playbook: Playbook) -> None:
+    wanted = {"random_forest", "extra_trees", "svc", "logistic_regression"}
+    script = f"""
+def busy():
+    return [tasks for place, tasks in client.processing().items() if tasks and "{address(worker)}:" in place]
+deadline = time.monotonic() + 120
+while not busy() and time.monotonic() < deadline: time.sleep(0.1)
+print(json.dumps({{"busy": len(busy())}}))
+"""
+    since = now(host)
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(
+            playbook, "train.yml", "-e", f"model={','.join(wanted)}", "-e", "problem=digits"
+        )
+        assert ask(host, script)["busy"]
+        worker.check_output("docker kill dask-worker")
+        assert not training.done()
+        ended = training.result()
+    assert ended.returncode == 0, ended.stdout
+    (models,) = runs(host, "digits", since).values()
+    assert set(models) == wanted | {"dummy"}
