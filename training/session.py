@@ -324,7 +324,7 @@ class Session:
             try:
                 self.outcomes[problem.name] = self._challenge(registry, problem)
             except Exception as error:  # noqa: BLE001 - one problem's registration must not stop the others'
-                self.outcomes[problem.name] = Outcome(f"registration FAILED: {error}", error=True)
+                self.outcomes[problem.name] = Outcome(f"registration FAILED: {_said(error)}", error=True)
 
     def _challenge(self, registry: Registry, problem: Problem) -> Outcome:
         from training.promotion import Contender, challenger, decide  # noqa: PLC0415 - loaded by now
@@ -362,11 +362,23 @@ class Session:
         """Log what each training gave as a whole: leaderboard, checks, decision, and the winner's plots."""
         for problem in self.problems:
             try:
-                self._finish_training(problem, explained[problem.name])
+                self._finish_training(problem, self._plots(problem, explained[problem.name]))
             except Exception as error:  # noqa: BLE001 - what was decided stands; the console has it all
-                self._console.print(f"{problem.name}: the leaderboard could not be logged: {error}")
+                self._console.print(f"{problem.name}: the leaderboard could not be logged: {_said(error)}")
+                self.lost = True
+        if self.lost and self._tracker is not None:
+            with contextlib.suppress(Exception):  # MLflow may still be away
+                self._tracker.close_all("FAILED", "failed")
 
-    def _finish_training(self, problem: Problem, explained: Mapping[str, Future[Any]]) -> None:
+    def _plots(self, problem: Problem, explained: Mapping[str, Future[Any]]) -> dict[str, bytes]:
+        """Return the winner's plots; none if it could not be explained, which is no reason to fail."""
+        try:
+            return dict(explained["plots"].result()) if "plots" in explained else {}
+        except Exception as error:  # noqa: BLE001 - a worker may have died, or run out of memory
+            self._console.print(f"{problem.name}: the winner could not be explained: {_said(error)}")
+            return {}
+
+    def _finish_training(self, problem: Problem, drawn: Mapping[str, bytes]) -> None:
         from training import plots  # noqa: PLC0415 - loaded by now
         from training.tracking import STATUS, TrainingValues  # noqa: PLC0415
 
@@ -386,10 +398,9 @@ class Session:
             title = f"{problem.name}: {label}, {problem.scoring.direction}"
             files["leaderboard.png"] = plots.leaderboard(title, label, entries)
         outcome = self.outcomes[problem.name]
-        if "plots" in explained and (problem.name, outcome.winner) in self._logged:
+        if drawn and (problem.name, outcome.winner) in self._logged:
             run_id = self._logged[problem.name, outcome.winner].run_id
-            drawn = {f"plots/{name}": png for name, png in explained["plots"].result().items()}
-            self._tracker.add_files(run_id, drawn)
+            self._tracker.add_files(run_id, {f"plots/{name}": png for name, png in drawn.items()})
         seconds = time.monotonic() - self.begun
         values = TrainingValues(
             completed=bool(ranked),
@@ -430,6 +441,10 @@ class Session:
 
 def _key(job: Job) -> tuple[str, str]:
     return job.problem.name, job.model
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _skipped(job: Job, rows: int, most: int) -> ModelResult:

@@ -57,8 +57,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
             yield place.replace("tcp://", "dask://"), processes[1:]
         finally:
             for process in reversed(processes):
-                process.terminate()
-            for process in processes:
+                process.kill()  # a worker that has lost its scheduler would look for it for minutes
                 process.wait(timeout=30)
 
 
