@@ -85,7 +85,7 @@ test-provision: setup-dev ## The AWS playbooks against an emulator
 .PHONY: test-molecule
 test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker
 	@$(setup) ssh engine
-	molecule test --all
+	@scripts/molecule.sh
 
 .PHONY: test-sandbox
 test-sandbox: setup-test ## The sandbox from end to end, pages included
