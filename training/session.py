@@ -219,8 +219,9 @@ class Session:
         if settings.job:
             tracker.close_left_over("the job ended before it could close this run")
         for problem in self.problems:
-            self._experiments[problem.name] = tracker.experiment(problem)
-            self._parents[problem.name] = tracker.start_training(self._experiments[problem.name], problem)
+            experiment = self._experiments[problem.name] = tracker.experiment(problem)
+            table = self._tables[problem.name]
+            self._parents[problem.name] = tracker.start_training(experiment, problem, table)
         kept = tracker.upload_kept()
         if kept:
             self._console.print(f"uploaded {kept} results that an earlier training had to keep")
@@ -425,8 +426,7 @@ class Session:
                 **outcome.tags,
             },
         )
-        parent = self._parents[problem.name]
-        self._tracker.finish_training(parent, problem, self._tables[problem.name], files, values)
+        self._tracker.finish_training(self._parents[problem.name], files, values)
 
     def _abandon(self, *, interrupted: bool) -> None:
         """Leave no run RUNNING when a training ends before its time."""

@@ -110,12 +110,14 @@ class Tracker:
         tags = {"mlflow.note.content": problem.description, "task": problem.task}
         return self._experiment(problem.name, tags)
 
-    def start_training(self, experiment_id: str, problem: Problem) -> str:
+    def start_training(self, experiment_id: str, problem: Problem, data: Data) -> str:
         """Open the run that all of a problem's models are children of, and return its id."""
         name = f"training {self._tags['mlstack.training']}"
-        return self._start(
-            experiment_id, name, {"mlstack.problem": problem.name, "mlstack.task": problem.task}
-        )
+        tags = {"mlstack.problem": problem.name, "mlstack.task": problem.task}
+        run_id = self._start(experiment_id, name, tags)
+        # Before the models' runs do it: MLflow fails if two of them bring a new data set at the same time.
+        self._log_inputs(run_id, self._dataset(problem, data))
+        return run_id
 
     def start(self, experiment_id: str, problem: Problem, model: str, parent: str) -> str:
         """Open a run for one model and return its id."""
@@ -163,19 +165,14 @@ class Tracker:
                 raise
         return None
 
-    def finish_training(
-        self, run_id: str, problem: Problem, data: Data, files: Mapping[str, bytes], values: TrainingValues
-    ) -> None:
+    def finish_training(self, run_id: str, files: Mapping[str, bytes], values: TrainingValues) -> None:
         """Log what a whole training of one problem gave, and close its run.
 
         Args:
             run_id: The run of ``start_training``.
-            problem: What was trained.
-            data: Its table.
             files: Artifacts by path.
             values: What else to write.
         """
-        self._log_inputs(run_id, self._dataset(problem, data))
         self.add_files(run_id, files)
         now = int(time.time() * 1000)
         self._client.log_batch(

@@ -196,7 +196,7 @@ def test_failed_model_is_a_failed_run_with_its_reason(
     problem, data = problems["digits"], load_data(problems["digits"])
     experiment = tracker.experiment(problem)
     assert tracker.experiment(problem) == experiment
-    parent = tracker.start_training(experiment, problem)
+    parent = tracker.start_training(experiment, problem, data)
     run_id = tracker.start(experiment, problem, "knn", parent)
     assert client.get_run(run_id).data.tags["mlstack.status"] == "started"
     result = failed("digits", "knn", ValueError("no neighbours"))
@@ -220,11 +220,11 @@ def test_failed_model_is_a_failed_run_with_its_reason(
 def test_a_killed_jobs_runs_are_closed_by_its_name(
     client: MlflowClient, problems: dict[str, Problem], tracker: Tracker, tmp_path: Path
 ) -> None:
-    problem = problems["digits"]
+    problem, data = problems["digits"], load_data(problems["digits"])
     experiment = tracker.experiment(problem)
-    mine = tracker.start_training(experiment, problem)
+    mine = tracker.start_training(experiment, problem, data)
     other = Tracker(client.tracking_uri, "t2", "v", "here/other", tmp_path)
-    others = other.start_training(experiment, problem)
+    others = other.start_training(experiment, problem, data)
     assert tracker.close_left_over("hm") == 0  # it is open, not left over
     again = Tracker(client.tracking_uri, "t3", "v", "here/test", tmp_path)
     assert again.close_left_over("out of memory") == 1
@@ -244,7 +244,7 @@ def test_a_result_waits_while_mlflow_is_away_and_is_uploaded_later(
 ) -> None:
     problem, data = problems["digits"], load_data(problems["digits"])
     experiment = tracker.experiment(problem)
-    parent = tracker.start_training(experiment, problem)
+    parent = tracker.start_training(experiment, problem, data)
     run_id = tracker.start(experiment, problem, "naive_bayes", parent) if opened else None
     with monkeypatch.context() as away:
         away.setattr(tracking, "unreachable", lambda _uri: "gone")

@@ -1,0 +1,146 @@
+"""How does the time of a training grow with rows, models and workers, and how much memory does it take?
+
+Each training runs against an MLflow server of its own on made-up tables of 20 columns. Run it from the
+project's folder; it takes about ten minutes, and draws docs/images/scaling.png:
+
+    .venv/bin/python bench/scaling.py
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow_server import ROOT, server
+from rich.console import Console
+from rich.table import Table
+
+_ROWS = (1_000, 10_000, 100_000, 1_000_000)
+_MODELS = ("logistic_regression", "naive_bayes", "decision_tree", "hist_gradient_boosting")
+_MORE = (*_MODELS, "random_forest", "extra_trees", "gradient_boosting", "mlp")
+_COLUMNS = 20
+_PICTURE = ROOT / "docs" / "images" / "scaling.png"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training: what it was, wall time in seconds, and most memory (PSS of all its processes) in MiB."""
+
+    rows: int
+    models: int
+    processes: int
+    seconds: float
+    memory: float
+
+
+def main() -> int:
+    """Run all trainings, print the table and draw the picture."""
+    with tempfile.TemporaryDirectory(prefix="mlstack-bench-") as name, server(Path(name)) as uri:
+        folder = Path(name) / "problems"
+        folder.mkdir()
+        by_rows = [_train(folder, uri, rows, _MODELS, 2) for rows in _ROWS]
+        by_models = [_train(folder, uri, 10_000, _MORE[:count], 2) for count in (1, 2, 4, 8)]
+        by_workers = [_train(folder, uri, 10_000, _MORE, count) for count in (1, 2)]
+    table = Table(title=f"{os.cpu_count()} processors, one run each", title_justify="left")
+    for heading in ("rows", "models", "processes", "seconds", "peak memory, MiB"):
+        table.add_column(heading, justify="right")
+    for point in (*by_rows, *by_models, *by_workers):
+        table.add_row(
+            f"{point.rows:,}",
+            str(point.models),
+            str(point.processes),
+            f"{point.seconds:.1f}",
+            f"{point.memory:.0f}",
+        )
+    Console(width=80).print(table)
+    _draw(by_rows, by_models, by_workers)
+    return 0
+
+
+def _train(folder: Path, uri: str, rows: int, models: tuple[str, ...], processes: int) -> Point:
+    name = f"rows_{rows}"
+    if not (folder / f"{name}.yaml").exists():
+        _make_problem(folder, name, rows)
+    command = [
+        *(sys.executable, "-m", "training.train_all_models", "--tracking-uri", uri, "--jobs", str(processes)),
+        *("--problems-dir", str(folder), "--problem", name, "--model", ",".join(models)),
+    ]
+    begun = time.perf_counter()
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        peak = [0.0]
+        watcher = threading.Thread(target=_watch, args=(process, peak))
+        watcher.start()
+        shown, _ = process.communicate()
+        watcher.join()
+    if process.returncode:
+        raise SystemExit(shown)
+    return Point(rows, len(models), processes, time.perf_counter() - begun, peak[0])
+
+
+def _make_problem(folder: Path, name: str, rows: int) -> None:
+    """Write a table of two classes that some of its columns tell apart, with noise."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(rows, _COLUMNS))
+    told = x[:, :5].sum(axis=1) + x[:, 5] * x[:, 6] + random.normal(0, 2, rows)
+    table = pd.DataFrame(x, columns=[f"x{number}" for number in range(_COLUMNS)])
+    table.assign(y=np.where(told > 0, "yes", "no")).to_parquet(folder / f"{name}.parquet")
+    (folder / f"{name}.yaml").write_text(
+        f"name: {name}\ntask: classification\ndata: {{source: parquet, path: {name}.parquet}}\n"
+        "target: y\nmetric: roc_auc\n"
+    )
+
+
+def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
+    """Note the most memory that a process and those that it started hold together."""
+    while process.poll() is None:
+        peak[0] = max(peak[0], sum(map(_memory, _tree(process.pid))))
+        time.sleep(0.3)
+
+
+def _tree(pid: int) -> list[int]:
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [pid, *(one for child in children for one in _tree(child))]
+
+
+def _memory(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def _draw(by_rows: list[Point], by_models: list[Point], by_workers: list[Point]) -> None:
+    figure = Figure(figsize=(11, 3.4), dpi=100, layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    left.loglog([p.rows for p in by_rows], [p.seconds for p in by_rows], marker="o", color="#2563a8")
+    left.set_title(f"rows ({len(_MODELS)} models, 2 processes)", fontsize=10)
+    middle.plot([p.models for p in by_models], [p.seconds for p in by_models], marker="o", color="#2563a8")
+    middle.set_title("models (10,000 rows, 2 processes)", fontsize=10)
+    middle.set_ylim(bottom=0)
+    right.bar([str(p.processes) for p in by_workers], [p.seconds for p in by_workers], color="#2563a8")
+    right.set_title(f"processes ({len(_MORE)} models, 10,000 rows)", fontsize=10)
+    left.set_ylabel("seconds")
+    for axes in (left, middle, right):
+        axes.grid(visible=True, color="#e4e7eb")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(_PICTURE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
