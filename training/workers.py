@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PULSE_SECONDS = 1.0
-_DASK_CONNECT_SECONDS = 30
+_DASK_CONNECT_SECONDS, _DASK_RETURN_SECONDS = 30, 120
 # A killed Dask worker's data are copied anew at most so often before a training gives up.
 _RESTARTS = 5
 LOCAL, DASK = "local", "dask://"
@@ -229,12 +229,28 @@ class DaskBackend:
         self.executor: Executor = self._client.get_executor(pure=False)
 
     def put(self, data: Data) -> Any:  # noqa: ANN401 - Dask has no types
-        """Send a table to all workers."""
-        return self._client.scatter(data, broadcast=True, hash=False)
+        """Send a table to all workers.
+
+        Raises:
+            BackendError: Workers died again and again meanwhile.
+        """
+        for _ in range(_RESTARTS):
+            try:
+                return self._client.scatter(data, broadcast=True, hash=False)
+            except (KeyError, OSError):  # how Dask tells that a worker died on the way
+                self.restart()
+        raise BackendError("a table could not be sent to the cluster's workers: they died meanwhile")
 
     def restart(self) -> None:
-        """Wait until there is a worker again."""
-        self._client.wait_for_workers(1, timeout=_DASK_CONNECT_SECONDS)
+        """Wait until there is a worker again.
+
+        Raises:
+            BackendError: There is none.
+        """
+        try:
+            self._client.wait_for_workers(1, timeout=_DASK_RETURN_SECONDS)
+        except TimeoutError:
+            raise BackendError(f"no worker came back within {_DASK_RETURN_SECONDS} s") from None
 
     def close(self) -> None:
         """Withdraw what still runs, and leave the cluster."""

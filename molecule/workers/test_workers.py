@@ -152,7 +152,8 @@ def test_worker_refuses_who_has_no_certificate(host: Host, worker: Host) -> None
         "curl --silent --show-error --insecure --max-time 10 %s", f"https://{address(worker)}:8790/"
     )
     assert refused.rc != 0
-    assert "certificate required" in refused.stderr
+    # It depends on who is quicker whether the refusal can still be read.
+    assert re.search("certificate required|reset by peer", refused.stderr), refused.stderr
 
 
 def test_health_pages_are_for_the_host_alone(host: Host, worker: Host) -> None:
