@@ -60,7 +60,7 @@ _PARAMS, _METRICS = 100, 1000
 
 
 class MlflowAwayError(RuntimeError):
-    """MLflow was lost while a result was written; the message says where the result is kept."""
+    """MLflow was lost; where a result was to be written, the message says where it is kept."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class Tracker:
         self._spool = spool
         self._datasets: dict[str, Dataset] = {}
         self._open: set[str] = set()
+        self._away = False
         self._lock = threading.Lock()
 
     def experiment(self, problem: Problem) -> str:
@@ -155,10 +156,11 @@ class Tracker:
             try:
                 if result.completed:
                     self._pack(folder, run_id, problem, data, evaluation)
+                    self._expect_answer()
                     return self._upload(folder)
                 self._fail(run_id or "", result)
             except Exception as error:
-                if unreachable(self._uri):
+                if self._is_away():
                     raise MlflowAwayError(self._keep(folder)) from error
                 if run_id:
                     self.close(run_id, "FAILED", {STATUS: "failed", "mlstack.error": str(error)[:500]})
@@ -259,11 +261,25 @@ class Tracker:
     def _start(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
         # Under the lock: an interrupted training must know of every run that exists on the server.
         with self._lock:
-            run = self._client.create_run(
-                experiment_id, run_name=name, tags={**self._tags, STATUS: "started", **tags}
-            )
+            self._expect_answer()
+            try:
+                run = self._client.create_run(
+                    experiment_id, run_name=name, tags={**self._tags, STATUS: "started", **tags}
+                )
+            except Exception:
+                self._is_away()
+                raise
             self._open.add(run.info.run_id)
         return str(run.info.run_id)
+
+    def _is_away(self) -> bool:
+        """Ask whether MLflow answers, and remember it: after one patient failure, the next give up at once."""
+        self._away = bool(unreachable(self._uri))
+        return self._away
+
+    def _expect_answer(self) -> None:
+        if self._away and self._is_away():
+            raise MlflowAwayError("MLflow is still away")
 
     def _dataset(self, problem: Problem, data: Data) -> Dataset:
         """Describe a table for MLflow, once: a million rows take a second."""
