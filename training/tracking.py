@@ -273,7 +273,7 @@ class Tracker:
         return str(run.info.run_id)
 
     def _is_away(self) -> bool:
-        """Ask whether MLflow answers, and remember it: after one patient failure, the next give up at once."""
+        """Ask whether MLflow answers, and remember it: after one patient try, the next give up at once."""
         self._away = bool(unreachable(self._uri))
         return self._away
 
