@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from training import console as out
 from training import zoo
 from training.problem import ProblemError
-from training.server import code_version
+from training.server import code_version, unreachable
 from training.workers import Job, Training, make_backend
 
 if TYPE_CHECKING:
@@ -216,7 +216,17 @@ class Session:
         tracker = self._tracker = Tracker(
             settings.uri, self._name, code_version(), settings.job, settings.spool
         )
-        if settings.job:
+        try:
+            self._open(tracker)
+        except Exception:
+            if not unreachable(settings.uri):
+                raise
+            self.lost = True  # the fits go on, and their results wait on the disk
+        return tracker
+
+    def _open(self, tracker: Tracker) -> None:
+        """Write what must be there before the first model; close and upload what an earlier training left."""
+        if self._settings.job:
             tracker.close_left_over("the job ended before it could close this run")
         for problem in self.problems:
             experiment = self._experiments[problem.name] = tracker.experiment(problem)
@@ -225,7 +235,6 @@ class Session:
         kept = tracker.upload_kept()
         if kept:
             self._console.print(f"uploaded {kept} results that an earlier training had to keep")
-        return tracker
 
     # --- models ---------------------------------------------------------------------------------------------
 
@@ -322,6 +331,10 @@ class Session:
 
         registry = Registry(self._settings.uri, code_version())
         for problem in self.problems:
+            if self.lost:
+                text = "nothing registered: MLflow was lost; train again when it is back"
+                self.outcomes[problem.name] = Outcome(text, error=True)
+                continue
             try:
                 self.outcomes[problem.name] = self._challenge(registry, problem)
             except Exception as error:  # noqa: BLE001 - one problem's registration must not stop the others'
@@ -361,14 +374,14 @@ class Session:
 
     def _finish_trainings(self, explained: Mapping[str, Mapping[str, Future[Any]]]) -> None:
         """Log what each training gave as a whole: leaderboard, checks, decision, and the winner's plots."""
-        for problem in self.problems:
+        for problem in self.problems if not self.lost else ():
             try:
                 self._finish_training(problem, self._plots(problem, explained[problem.name]))
             except Exception as error:  # noqa: BLE001 - what was decided stands; the console has it all
                 self._console.print(f"{problem.name}: the leaderboard could not be logged: {_said(error)}")
                 self.lost = True
-        if self.lost and self._tracker is not None:
-            with contextlib.suppress(Exception):  # MLflow may still be away
+        if self.lost and self._tracker is not None and not unreachable(self._settings.uri):
+            with contextlib.suppress(Exception):  # it may be lost again
                 self._tracker.close_all("FAILED", "failed")
 
     def _plots(self, problem: Problem, explained: Mapping[str, Future[Any]]) -> dict[str, bytes]:
