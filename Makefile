@@ -87,6 +87,11 @@ test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker
 	@$(setup) ssh engine
 	@scripts/molecule.sh
 
+.PHONY: test-workers
+test-workers: setup-dev ## Trainings on two hosts; not yet a part of `make test`
+	@$(setup) ssh engine
+	@scripts/molecule.sh workers
+
 .PHONY: test-sandbox
 test-sandbox: setup-test ## The sandbox from end to end, pages included
 	@$(MAKE) sandbox
