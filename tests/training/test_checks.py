@@ -113,6 +113,10 @@ def test_what_the_table_tells(problems: dict[str, Problem]) -> None:
     assert found["T3"].severity == "passed"
 
 
+def test_ten_equal_classes_are_not_rare(problems: dict[str, Problem]) -> None:
+    assert not by_code(check_table(problems["digits"], load_data(problems["digits"])))["T4"].found
+
+
 def test_a_sound_table_passes(problems: dict[str, Problem]) -> None:
     for name in ("wine", "diabetes"):
         assert not any(finding.found for finding in check_table(problems[name], load_data(problems[name])))
