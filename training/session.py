@@ -226,15 +226,15 @@ class Session:
 
     def _open(self, tracker: Tracker) -> None:
         """Write what must be there before the first model; close and upload what an earlier training left."""
+        kept = tracker.upload_kept()
+        if kept:
+            self._console.print(f"uploaded {kept} results that an earlier training had to keep")
         if self._settings.job:
             tracker.close_left_over("the job ended before it could close this run")
         for problem in self.problems:
             experiment = self._experiments[problem.name] = tracker.experiment(problem)
             table = self._tables[problem.name]
             self._parents[problem.name] = tracker.start_training(experiment, problem, table)
-        kept = tracker.upload_kept()
-        if kept:
-            self._console.print(f"uploaded {kept} results that an earlier training had to keep")
 
     # --- models ---------------------------------------------------------------------------------------------
 
