@@ -5,7 +5,9 @@ Drawn on bare figures instead of pyplot: no global state, no backend, nothing to
 
 from __future__ import annotations
 
+import functools
 import io
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +72,7 @@ def learning_curve(
     Returns:
         PNG bytes.
     """
-    figure, axes = _figure(5.4, 4.2, f"{title}: learning curve")
+    figure, axes = _figure(f"{title}: learning curve", 5.4, 4.2)
     for scores, colour, name in ((fitted, _ORANGE, "rows fitted on"), (validated, _BLUE, "other rows")):
         mean, spread = scores.mean(axis=1), scores.std(axis=1)
         axes.fill_between(sizes, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
@@ -96,7 +98,7 @@ def permutation_importance(title: str, label: str, columns: Sequence[str], drops
     """
     order = drops.mean(axis=1).argsort()[-_BARS:]
     names = [_shorten(columns[index]) for index in order]
-    figure, axes = _figure(6.4, 1.2 + 0.28 * len(order), f"{title}: permutation importance", left=2.2)
+    figure, axes = _figure(f"{title}: permutation importance", 6.4, 1.2 + 0.28 * len(order), left=2.2)
     axes.barh(names, drops[order].mean(axis=1), xerr=drops[order].std(axis=1), color=_BLUE, ecolor=_GREY)
     axes.set_xlabel(f"how much worse {label} gets when the column is shuffled")
     _tidy(axes)
@@ -116,7 +118,7 @@ def leaderboard(title: str, label: str, entries: Sequence[tuple[str, float, floa
     """
     names, means, spreads, scores = zip(*reversed(entries), strict=True)
     rows = range(len(names))
-    figure, axes = _figure(6.8, 1.4 + 0.3 * len(names), title, left=1.9)
+    figure, axes = _figure(title, 6.8, 1.4 + 0.3 * len(names), left=1.9)
     axes.errorbar(means, rows, xerr=spreads, fmt="o", color=_BLUE, ecolor=_GREY, label="cross-validated")
     axes.plot(scores, rows, linestyle="", marker="D", markersize=4, color=_ORANGE, label="holdout")
     axes.set_yticks(rows, names)
@@ -136,12 +138,14 @@ def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: n
     turned = longest * len(names) > 24
     below = 0.65 + 0.075 * longest * turned
     size = 2.6 + 0.35 * min(len(classes), 40)
-    figure, axes = _figure(
-        size + margin + 1.4, size + below + 0.45, f"{title}: holdout confusion matrix", margin, below
+    many = len(classes) > 6
+    make = _figure if many else functools.partial(_kept_figure, "confusion")  # a colour bar would stay
+    figure, axes = make(
+        f"{title}: holdout confusion matrix", size + margin + 1.4 * many, size + below + 0.45, margin, below
     )
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    figure.colorbar(image, ax=axes, format=PercentFormatter(1.0), label="share of the actual class")
-    many = len(classes) > 6
+    if many:
+        figure.colorbar(image, ax=axes, format=PercentFormatter(1.0), label="share of the actual class")
     for (row, column), count in np.ndenumerate(counts):
         if many and (not count or len(classes) > _BARS):
             continue
@@ -160,7 +164,7 @@ def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: n
 
 
 def _curves(title: str, actual: np.ndarray, classes: np.ndarray, scores: np.ndarray, *, kind: str) -> bytes:
-    figure, axes = _figure(5.4, 4.8, f"{title}: holdout {kind}")
+    figure, axes = _kept_figure(kind, f"{title}: holdout {kind}", 5.4, 4.8)
     shown = range(len(classes)) if len(classes) > 2 else [1]
     shares = []
     for index in shown:
@@ -194,7 +198,7 @@ def _curves(title: str, actual: np.ndarray, classes: np.ndarray, scores: np.ndar
 
 
 def _predicted(title: str, target: str, actual: np.ndarray, predicted: np.ndarray) -> bytes:
-    figure, axes = _figure(5.4, 4.8, f"{title}: holdout, predicted against actual")
+    figure, axes = _kept_figure("predicted", f"{title}: holdout, predicted against actual", 5.4, 4.8)
     low, high = min(actual.min(), predicted.min()), max(actual.max(), predicted.max())
     axes.plot([low, high], [low, high], linestyle="--", linewidth=1, color=_GREY, label="perfect")
     axes.scatter(actual, predicted, s=22, alpha=0.65, color=_BLUE, edgecolors="none")
@@ -206,7 +210,7 @@ def _predicted(title: str, target: str, actual: np.ndarray, predicted: np.ndarra
 
 
 def _residuals(title: str, target: str, actual: np.ndarray, predicted: np.ndarray) -> bytes:
-    figure, axes = _figure(5.4, 4.8, f"{title}: holdout residuals")
+    figure, axes = _kept_figure("residuals", f"{title}: holdout residuals", 5.4, 4.8)
     residuals = actual - predicted
     axes.axhline(0, linestyle="--", linewidth=1, color=_GREY)
     mean = residuals.mean()
@@ -220,7 +224,7 @@ def _residuals(title: str, target: str, actual: np.ndarray, predicted: np.ndarra
 
 
 def _figure(
-    width: float, height: float, title: str, left: float = 0.85, below: float = 0.65
+    title: str, width: float, height: float, left: float = 0.85, below: float = 0.65
 ) -> tuple[Figure, Axes]:
     """Make a figure of one plot; sizes in inches. Fixed margins: to fit them to the text doubles the time."""
     figure = Figure(figsize=(width, height), dpi=100)
@@ -230,6 +234,21 @@ def _figure(
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, color=_INK)
     return figure, axes
+
+
+def _kept_figure(kind: str, title: str, *size: float) -> tuple[Figure, Axes]:
+    """Take the last figure of this kind and size, emptied: to make new axes takes as long as to draw all."""
+    figure, axes = _keep_figure(threading.get_ident(), kind, *size)
+    for drawn in (*axes.lines, *axes.collections, *axes.images, *axes.texts):
+        drawn.remove()
+    axes.relim()
+    axes.set_title(title, fontsize=11, color=_INK)
+    return figure, axes
+
+
+@functools.lru_cache(maxsize=8)
+def _keep_figure(_thread: int, _kind: str, *size: float) -> tuple[Figure, Axes]:
+    return _figure("", *size)
 
 
 def _shorten(name: object) -> str:

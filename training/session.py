@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from training.workers import Pulse
 
 _LOGGING_THREADS = 2
+type Explained = Mapping[str, Future[Any]]
 
 
 @dataclass(frozen=True)
@@ -132,14 +134,12 @@ class Session:
             training = Training(backend, self._tables, self._settings.search)
             # MLflow's import takes as long as some trainings: the workers begin without waiting for it.
             ready = self._threads.submit(self._connect)
-            logging = self._evaluate(training, ready)
+            logging, explained = self._evaluate(training, ready)
             ready.result()
-            explained = self._explain(training)
             for job, future in logging.items():
                 self._collect(job, future)
             self._check(explained)
-            self._decide()
-            self._finish_trainings(explained)
+            self._conclude(explained)
         except BaseException as error:
             self._abandon(interrupted=isinstance(error, KeyboardInterrupt))
             raise
@@ -238,9 +238,17 @@ class Session:
 
     # --- models ---------------------------------------------------------------------------------------------
 
-    def _evaluate(self, training: Training, ready: Future[Tracker]) -> dict[Job, Future[Logged | None]]:
-        """Evaluate all jobs, logging each in the background as it ends."""
+    def _evaluate(
+        self, training: Training, ready: Future[Tracker]
+    ) -> tuple[dict[Job, Future[Logged | None]], dict[str, Explained]]:
+        """Evaluate all jobs, logging each in the background as it ends; explain what leads at the end."""
         logging: dict[Job, Future[Logged | None]] = {}
+        awaited = Counter(job.problem.name for job in self.jobs)
+        explained = {
+            problem.name: self._explain(training, problem)
+            for problem in self.problems
+            if not awaited[problem.name]
+        }
 
         def start(job: Job) -> str:
             name = job.problem.name
@@ -275,7 +283,10 @@ class Session:
                 logging[job] = self._threads.submit(log, job, evaluation)
                 del evaluation  # the thread alone holds the fitted model now, until it is logged
                 progress.ended(result, job.problem.scoring, leads=leads)
-        return logging
+                awaited[result.problem] -= 1
+                if not awaited[result.problem]:  # while the other problems' models are fitted
+                    explained[result.problem] = self._explain(training, job.problem)
+        return logging, explained
 
     def _leads(self, problem: Problem, result: ModelResult) -> bool:
         from training.promotion import best  # noqa: PLC0415 - loaded by now
@@ -297,23 +308,21 @@ class Session:
         if logged:
             self._logged[_key(job)] = logged
 
-    def _explain(self, training: Training) -> dict[str, dict[str, Future[Any]]]:
-        """Let workers check each table, and explain each winner."""
+    def _explain(self, training: Training, problem: Problem) -> Explained:
+        """Let workers check a problem's table, and explain its winner."""
         from training.checks import check_table  # noqa: PLC0415 - loaded by now
         from training.evaluation import explain  # noqa: PLC0415
         from training.promotion import best  # noqa: PLC0415
 
-        asked: dict[str, dict[str, Future[Any]]] = {}
-        for problem in self.problems:
-            asked[problem.name] = {"checks": training.call(check_table, problem)}
-            winner = best(self.of(problem), problem.scoring)
-            if winner is not None:
-                asked[problem.name]["plots"] = training.call(explain, problem, winner.model, winner.chosen)
+        asked = {"checks": training.call(check_table, problem)}
+        winner = best(self.of(problem), problem.scoring)
+        if winner is not None:
+            asked["plots"] = training.call(explain, problem, winner.model, winner.chosen)
         return asked
 
     # --- the gate -------------------------------------------------------------------------------------------
 
-    def _check(self, explained: Mapping[str, Mapping[str, Future[Any]]]) -> None:
+    def _check(self, explained: Mapping[str, Explained]) -> None:
         from training.checks import check_results, unchecked  # noqa: PLC0415 - loaded by now
 
         for problem in self.problems:
@@ -325,20 +334,29 @@ class Session:
                 [*check_results(problem, self.of(problem)), *table], key=lambda finding: finding.code
             )
 
-    def _decide(self) -> None:
-        """Register each problem's winner, and make it champion if it passes the gate."""
+    def _conclude(self, explained: Mapping[str, Explained]) -> None:
+        """Decide on each problem's champion and log what its training gave, the problems side by side."""
         from training.registry import Registry  # noqa: PLC0415 - imports MLflow
 
         registry = Registry(self._settings.uri, code_version())
-        for problem in self.problems:
-            if self.lost:
-                text = "nothing registered: MLflow was lost; train again when it is back"
-                self.outcomes[problem.name] = Outcome(text, error=True)
-                continue
-            try:
-                self.outcomes[problem.name] = self._challenge(registry, problem)
-            except Exception as error:  # noqa: BLE001 - one problem's registration must not stop the others'
-                self.outcomes[problem.name] = Outcome(f"registration FAILED: {_said(error)}", error=True)
+        drawn = {problem: self._draw(problem, explained[problem.name]) for problem in self.problems}
+        list(self._threads.map(lambda problem: self._decide(registry, problem), self.problems))
+        if not self.lost:
+            list(self._threads.map(lambda problem: self._finish(problem, *drawn[problem]), self.problems))
+        if self.lost and self._tracker is not None and not unreachable(self._settings.uri):
+            with contextlib.suppress(Exception):  # it may be lost again
+                self._tracker.close_all("FAILED", "failed")
+
+    def _decide(self, registry: Registry, problem: Problem) -> None:
+        """Register a problem's winner, and make it champion if it passes the gate."""
+        if self.lost:
+            text = "nothing registered: MLflow was lost; train again when it is back"
+            self.outcomes[problem.name] = Outcome(text, error=True)
+            return
+        try:
+            self.outcomes[problem.name] = self._challenge(registry, problem)
+        except Exception as error:  # noqa: BLE001 - one problem's registration must not stop the others'
+            self.outcomes[problem.name] = Outcome(f"registration FAILED: {_said(error)}", error=True)
 
     def _challenge(self, registry: Registry, problem: Problem) -> Outcome:
         from training.promotion import Contender, challenger, decide  # noqa: PLC0415 - loaded by now
@@ -372,28 +390,35 @@ class Session:
 
     # --- the end --------------------------------------------------------------------------------------------
 
-    def _finish_trainings(self, explained: Mapping[str, Mapping[str, Future[Any]]]) -> None:
-        """Log what each training gave as a whole: leaderboard, checks, decision, and the winner's plots."""
-        for problem in self.problems if not self.lost else ():
-            try:
-                self._finish_training(problem, self._plots(problem, explained[problem.name]))
-            except Exception as error:  # noqa: BLE001 - what was decided stands; the console has it all
-                self._console.print(f"{problem.name}: the leaderboard could not be logged: {_said(error)}")
-                self.lost = True
-        if self.lost and self._tracker is not None and not unreachable(self._settings.uri):
-            with contextlib.suppress(Exception):  # it may be lost again
-                self._tracker.close_all("FAILED", "failed")
+    def _draw(self, problem: Problem, explained: Explained) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """Return a training's plots and its winner's; none of the winner's if it could not be explained."""
+        from training import plots  # noqa: PLC0415 - loaded by now
 
-    def _plots(self, problem: Problem, explained: Mapping[str, Future[Any]]) -> dict[str, bytes]:
-        """Return the winner's plots; none if it could not be explained, which is no reason to fail."""
+        files = {}
+        ranked = self._ranked(problem)
+        if ranked:
+            label = problem.scoring.label
+            entries = [(r.model, r.mean, r.std, r.holdout_score) for r in ranked]
+            title = f"{problem.name}: {label}, {problem.scoring.direction}"
+            files["leaderboard.png"] = plots.leaderboard(title, label, entries)
         try:
-            return dict(explained["plots"].result()) if "plots" in explained else {}
+            return files, dict(explained["plots"].result()) if "plots" in explained else {}
         except Exception as error:  # noqa: BLE001 - a worker may have died, or run out of memory
             self._console.print(f"{problem.name}: the winner could not be explained: {_said(error)}")
-            return {}
+            return files, {}
 
-    def _finish_training(self, problem: Problem, drawn: Mapping[str, bytes]) -> None:
-        from training import plots  # noqa: PLC0415 - loaded by now
+    def _ranked(self, problem: Problem) -> list[ModelResult]:
+        return [r for r in out.ranked(self.of(problem), problem.scoring) if r.completed]
+
+    def _finish(self, problem: Problem, files: Mapping[str, bytes], drawn: Mapping[str, bytes]) -> None:
+        try:
+            self._log_training(problem, files, drawn)
+        except Exception as error:  # noqa: BLE001 - what was decided stands; the console has it all
+            self._console.print(f"{problem.name}: the leaderboard could not be logged: {_said(error)}")
+            self.lost = True
+
+    def _log_training(self, problem: Problem, files: Mapping[str, bytes], drawn: Mapping[str, bytes]) -> None:
+        """Log leaderboard, checks and decision on the training's run, and the winner's plots on its own."""
         from training.tracking import STATUS, TrainingValues  # noqa: PLC0415
 
         if self._tracker is None:
@@ -402,15 +427,12 @@ class Session:
         rows = out.rows(problem, results)
         findings = [asdict(finding) for finding in self.findings[problem.name]]
         files = {
+            **files,
             "leaderboard.json": json.dumps(rows, indent=1).encode(),
             "leaderboard.csv": _as_csv(rows),
             "checks.json": json.dumps(findings, indent=1).encode(),
         }
-        ranked = [result for result in out.ranked(results, problem.scoring) if result.completed]
-        if ranked:
-            entries = [(r.model, r.mean, r.std, r.holdout_score) for r in ranked]
-            title = f"{problem.name}: {label}, {problem.scoring.direction}"
-            files["leaderboard.png"] = plots.leaderboard(title, label, entries)
+        ranked = self._ranked(problem)
         outcome = self.outcomes[problem.name]
         if drawn and (problem.name, outcome.winner) in self._logged:
             run_id = self._logged[problem.name, outcome.winner].run_id

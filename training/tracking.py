@@ -30,6 +30,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 
 import mlflow.sklearn
+import mlflow.utils.environment
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.pandas_dataset import from_pandas
@@ -39,16 +40,21 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from training import preprocessing, zoo
+from training.data import some_rows
 from training.server import unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sklearn.base import BaseEstimator
 
     from training.data import Data
     from training.evaluation import Evaluation, ModelResult
     from training.problem import Problem
+
+# What a model needs is pinned to what is installed here. To compare the two, MLflow would read every
+# package's list of files, which takes as long as a small training.
+vars(mlflow.utils.environment)["warn_dependency_requirement_mismatches"] = lambda _requirements: None
 
 STATUS = "mlstack.status"
 _MODEL, _PLOTS, _RECORD = "model", "plots", "record.json"
@@ -97,6 +103,7 @@ class Tracker:
         }
         self._job = job
         self._spool = spool
+        self._experiments: dict[str, str] = {}
         self._datasets: dict[str, Dataset] = {}
         self._open: set[str] = set()
         self._away = False
@@ -177,12 +184,8 @@ class Tracker:
         """
         self.add_files(run_id, files)
         now = int(time.time() * 1000)
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(k, v, now, 0) for k, v in values.metrics.items() if math.isfinite(v)],
-            params=[Param(key, value[:_PARAM_LENGTH]) for key, value in values.params.items()],
-        )
-        self.close(run_id, "FINISHED" if values.completed else "FAILED", values.tags)
+        metrics = [Metric(k, v, now, 0) for k, v in values.metrics.items() if math.isfinite(v)]
+        self.close(run_id, "FINISHED" if values.completed else "FAILED", values.tags, values.params, metrics)
 
     def add_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Add artifacts to a run, open or closed."""
@@ -193,10 +196,20 @@ class Tracker:
                 place.write_bytes(content)
             self._client.log_artifacts(run_id, name)
 
-    def close(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
-        """Close a run with MLflow's status and tags of ours."""
+    def close(
+        self,
+        run_id: str,
+        status: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, str] | None = None,
+        metrics: Sequence[Metric] = (),
+    ) -> None:
+        """Close a run with MLflow's status, and with the last that is written on it."""
         self._client.log_batch(
-            run_id, tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items() if value]
+            run_id,
+            metrics=metrics[:_METRICS],
+            params=[Param(k, v[:_PARAM_LENGTH]) for k, v in list((params or {}).items())[:_PARAMS]],
+            tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items() if value],
         )
         self._client.set_terminated(run_id, status)
         with self._lock:
@@ -248,9 +261,14 @@ class Tracker:
         return uploaded
 
     def _experiment(self, name: str, tags: Mapping[str, str] | None = None) -> str:
+        if name not in self._experiments:
+            self._experiments[name] = self._find_experiment(name, tags or {})
+        return self._experiments[name]
+
+    def _find_experiment(self, name: str, tags: Mapping[str, str]) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            return str(self._client.create_experiment(name, tags=dict(tags or {})))
+            return str(self._client.create_experiment(name, tags=dict(tags)))
         if found.lifecycle_stage == "deleted":
             raise MlflowException(
                 f"the experiment '{name}' was deleted; restore it (mlflow experiments restore "
@@ -338,12 +356,6 @@ class Tracker:
             Metric(name, value, record["time"], step, model.model_id, dataset.name, dataset.digest, run_id)
             for name, value, step in record["metrics"]
         ]
-        self._client.log_batch(
-            run_id,
-            metrics=metrics[:_METRICS],
-            params=[Param(k, v[:_PARAM_LENGTH]) for k, v in list(record["params"].items())[:_PARAMS]],
-            tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in record["tags"].items() if value],
-        )
         self._log_inputs(run_id, dataset)
         written = Model.load(str(folder / _MODEL))
         written.artifact_path, written.run_id = model.artifact_location, run_id
@@ -354,8 +366,9 @@ class Tracker:
             self._client.log_artifact(run_id, str(folder / "search.json"))
         self._client.log_model_artifacts(model.model_id, str(folder / _MODEL))
         self._client.finalize_logged_model(model.model_id, "READY")
+        self.close(run_id, "FINISHED", {**record["tags"], STATUS: "completed"}, record["params"], metrics)
+        # Last, so that a result that is uploaded again has one model and no remains of the first try.
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-        self.close(run_id, "FINISHED", {STATUS: "completed"})
         return Logged(run_id, str(model.model_id))
 
     def _log_inputs(self, run_id: str, dataset: Dataset) -> None:
@@ -438,7 +451,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
         skops_trusted_types=[*zoo.TRUSTED_TYPES, *preprocessing.TRUSTED_TYPES],
         signature=signature(problem, data),
-        input_example=data.x_train.head(_EXAMPLE_ROWS),
+        input_example=data.x_train.iloc[some_rows(len(data.x_train), _EXAMPLE_ROWS)],
         pip_requirements=_requirements(),
     )
 
