@@ -83,14 +83,9 @@ test-provision: setup-dev ## The AWS playbooks against an emulator
 	pytest -q -m provision
 
 .PHONY: test-molecule
-test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker
+test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
 	@$(setup) ssh engine
-	@scripts/molecule.sh
-
-.PHONY: test-workers
-test-workers: setup-dev ## Trainings on two hosts; not yet a part of `make test`
-	@$(setup) ssh engine
-	@scripts/molecule.sh workers
+	@scripts/molecule.sh $(SCENARIOS)
 
 .PHONY: test-sandbox
 test-sandbox: setup-test ## The sandbox from end to end, pages included

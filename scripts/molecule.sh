@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs Molecule scenarios, two at a time: they wait more than they compute. Each one's output goes to a log.
-# Usage: scripts/molecule.sh [SCENARIO...]; without names every one but `workers`, which `make test-workers` runs.
+# Usage: scripts/molecule.sh [SCENARIO...]; without names every one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly LOGS=.cache/molecule/logs AT_ONCE=2
 # The longest first, so that none is left over at the end.
-readonly LONGEST=(default server)
+readonly LONGEST=(default workers server)
 
 scenario() {
   local name=$1 start=$SECONDS
@@ -26,6 +26,6 @@ molecule create -s service >"$LOGS/create.log" 2>&1 </dev/null || { cat "$LOGS/c
 export -f scenario
 export LOGS
 mapfile -t others < <(find molecule -name molecule.yml -printf '%h\n' | xargs -n 1 basename | sort |
-  grep -vxF "$(printf '%s\n' "${LONGEST[@]}" workers)")
+  grep -vxF "$(printf '%s\n' "${LONGEST[@]}")")
 (($#)) || set -- "${LONGEST[@]}" "${others[@]}"
 printf '%s\n' "$@" | xargs -P "$AT_ONCE" -I '{}' bash -euo pipefail -c 'scenario {}'

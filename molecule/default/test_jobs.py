@@ -52,7 +52,34 @@ def test_schedule_is_set(host: Host) -> None:
     assert host.check_output(show, "Unit") == "trainer@scheduled.service"
     assert host.check_output(show, "Persistent") == "yes"
     assert re.fullmatch(r"Mon \S+ 02:30:00 \S+", host.check_output(show, "NextElapseUSecRealtime"))
-    assert "--problem all --model all" in host.file("/etc/default/trainer@scheduled").content_string
+    assert "--problem diabetes --model ridge" in host.file("/etc/default/trainer@scheduled").content_string
+
+
+def test_timer_starts_a_training_that_waits_for_the_one_that_runs(
+    host: Host, job: Callable[[str], Any], stand_in: StandIn
+) -> None:
+    """The installed timer itself, with another time."""
+    scheduled = job("trainer@scheduled")
+    other = stand_in("other", "import time\nprint('at work', flush=True)\ntime.sleep(600)\n")
+    assert other.says("at work")
+    soon = host.check_output("date --utc --date='3 seconds' '+%F %T UTC'")
+    drop_in = f"[Timer]\nOnCalendar=\nOnCalendar={soon}\nAccuracySec=1s\n"
+    folder = "/run/systemd/system/trainer.timer.d"
+    host.check_output("mkdir -p %s && printf %%s %s >%s/soon.conf", folder, drop_in, folder)
+    try:
+        host.check_output("systemctl daemon-reload && systemctl restart trainer.timer")
+        assert scheduled.says("waiting until trainer@other has ended")
+    finally:
+        host.check_output("rm -r %s && systemctl daemon-reload && systemctl restart trainer.timer", folder)
+    host.check_output("systemctl stop trainer@other")
+    assert scheduled.ends() == "success", scheduled.journal
+    (url,) = re.findall(r"\S+/#/experiments/\d+/runs/\w+", scheduled.journal)
+    run = host.check_output(
+        "curl --silent --fail http://127.0.0.1:5000/api/2.0/mlflow/runs/get?run_id=%s", url.split("/")[-1]
+    )
+    found = json.loads(run)["run"]
+    assert found["info"]["status"] == "FINISHED"
+    assert {"key": "mlstack.job", "value": "my-server/trainer@scheduled"} in found["data"]["tags"]
 
 
 def test_job_sees_problems_of_ones_own_and_may_write_its_spool_only(host: Host, stand_in: StandIn) -> None:

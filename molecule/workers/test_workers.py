@@ -8,7 +8,6 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -181,25 +180,49 @@ def test_second_host_has_nothing_but_the_worker(worker: Host) -> None:
     assert worker.check_output("docker ps --format '{{.Names}}'").split() == ["dask-worker"]
 
 
+def test_workers_are_checked_and_shown(host: Host, worker: Host, playbook: Playbook) -> None:
+    processes = {"my-server": host.check_output("nproc"), "my-worker": worker.check_output("nproc")}
+    checks = playbook("playbooks/verify.yml")
+    assert checks.returncode == 0, checks.stdout
+    counted = ", ".join(f"{name} {count}" for name, count in processes.items())
+    assert f"passed   Each worker's processes are connected to the scheduler ({counted})" in checks.stdout
+    screen = playbook("playbooks/status.yml").stdout
+    assert re.search(r"^ +dask-scheduler +active .* MiB +[0-9a-f]{12}, as here$", screen, re.MULTILINE)
+    for name, count in processes.items():
+        row = rf"^ +{name} +active +\S+ \S+ +{count} +\d+ of \d+ MiB +[0-9a-f]{{12}}, as here$"
+        assert re.search(row, screen, re.MULTILINE)
+
+
+def test_worker_that_does_not_run_is_told(worker: Host, playbook: Playbook) -> None:
+    worker.check_output("systemctl stop dask-worker")
+    try:
+        screen = playbook("playbooks/status.yml").stdout
+    finally:
+        worker.check_output("systemctl start dask-worker")
+    assert re.search(r"^ +my-worker +inactive +\S+ \S+ +0 +- ", screen, re.MULTILINE)
+    assert "the worker on my-worker is inactive" in screen
+
+
 def test_training_on_workers_has_the_numbers_of_a_local_one(
-    host: Host, worker: Host, playbook: Playbook
+    host: Host, worker: Host, playbook: Playbook, job: Callable[[str], Any]
 ) -> None:
     since, before = now(host), executed(host)
-    choice = ("-e", "model=ridge,random_forest,svr", "-e", "problem=diabetes")
-    for backend in ((), ("-e", "trainer_backend=local")):
-        training = playbook("train.yml", *choice, *backend)
-        assert training.returncode == 0, training.stdout
-        if not backend:
-            done = executed(host) - before
-            assert {address(host), address(worker)} == set(done)
-    shared, alone = runs(host, "diabetes", since).values()
-    assert set(shared) == {"dummy", "ridge", "random_forest", "svr"}
-    assert shared.keys() == alone.keys()
-    for model, metrics in alone.items():
-        assert shared[model] == pytest.approx(metrics), model
+    shared = playbook("train.yml", "-e", "model=ridge,random_forest,svr", "-e", "problem=diabetes")
+    assert shared.returncode == 0, shared.stdout
+    done = executed(host) - before
+    assert set(done) == {address(host), address(worker)}
+    alone = job("trainer@alone")
+    alone.start("--problem diabetes --model ridge,random_forest,svr --backend local")
+    assert alone.ends(300) == "success", alone.journal
+    assert executed(host) - before == done
+    ours, theirs = runs(host, "diabetes", since).values()
+    assert set(ours) == {"dummy", "ridge", "random_forest", "svr"}
+    assert ours.keys() == theirs.keys()
+    for model, metrics in theirs.items():
+        assert ours[model] == pytest.approx(metrics), model
 
 
-def test_training_survives_the_death_of_a_worker(host: Host, worker: Host, playbook: Playbook) -> None:
+def test_training_survives_the_death_of_a_worker(host: Host, worker: Host, job: Callable[[str], Any]) -> None:
     wanted = {"random_forest", "extra_trees", "svc", "logistic_regression"}
     script = f"""
 def busy():
@@ -209,14 +232,12 @@ while not busy() and time.monotonic() < deadline: time.sleep(0.1)
 print(json.dumps({{"busy": len(busy())}}))
 """
     since = now(host)
-    with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(
-            playbook, "train.yml", "-e", f"model={','.join(wanted)}", "-e", "problem=digits"
-        )
-        assert ask(host, script)["busy"]
-        worker.check_output("docker kill dask-worker")
-        assert not training.done()
-        ended = training.result()
-    assert ended.returncode == 0, ended.stdout
+    training = job("trainer@killed")
+    training.start(f"--problem digits --model {','.join(sorted(wanted))}")
+    assert ask(host, script)["busy"]
+    worker.check_output("docker kill dask-worker")
+    assert training.shown("ActiveState") == "activating"
+    assert training.ends(300) == "success", training.journal
     (models,) = runs(host, "digits", since).values()
     assert set(models) == wanted | {"dummy"}
+    test_each_processor_of_both_hosts_is_a_worker(host, worker)

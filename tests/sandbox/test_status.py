@@ -1,37 +1,29 @@
 """The status screen of the running sandbox, whole and with MLflow stopped."""
 
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 pytestmark = pytest.mark.sandbox
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 60  # it takes about 6 on two idle cores; a busy machine takes several times as long
 
 
-def status() -> str:
+@pytest.fixture
+def status(playbook: Callable[..., str]) -> Callable[[], str]:
     """Run the playbook, which must not fail, and return what it says."""
-    started = time.monotonic()
-    done = subprocess.run(
-        ["ansible-playbook", "-i", "inventory/sandbox", "playbooks/status.yml"],
-        cwd=ROOT,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "changed=0" in done.stdout
-    print(f"took {time.monotonic() - started:.1f} s")
-    assert time.monotonic() - started < SECONDS
-    return done.stdout
+
+    def run() -> str:
+        started = time.monotonic()
+        said = playbook("playbooks/status.yml")
+        print(f"took {time.monotonic() - started:.1f} s")
+        assert time.monotonic() - started < SECONDS
+        assert "changed=0" in said
+        return said
+
+    return run
 
 
 def on_host(*command: str) -> None:
@@ -45,7 +37,7 @@ def no_mlflow() -> Iterator[None]:
     on_host("systemctl", "start", "mlflow")
 
 
-def test_a_healthy_sandbox_is_shown() -> None:
+def test_a_healthy_sandbox_is_shown(status: Callable[[], str]) -> None:
     text = status()
     for part in ("the host has its images", "MLflow 3.", "breast_cancer", "Last training", "All well."):
         assert part in text
@@ -54,7 +46,7 @@ def test_a_healthy_sandbox_is_shown() -> None:
 
 
 @pytest.mark.usefixtures("no_mlflow")
-def test_what_is_stopped_is_told_with_the_command() -> None:
+def test_what_is_stopped_is_told_with_the_command(status: Callable[[], str]) -> None:
     text = status()
     assert "MLflow does not answer" in text
     assert "1 thing needs you" in text

@@ -60,6 +60,38 @@ def test_worker_on_the_platform_takes_no_more_than_a_training() -> None:
 
 
 @pytest.mark.parametrize(
+    ("groups", "mebibytes"),
+    [
+        ({"mlstack": []}, 3456),
+        ({"mlstack": ["a"], "workers": ["b"]}, 3456 + 512),
+        ({"mlstack": ["a"], "workers": ["a", "b"]}, 3456 + 512 + 1536),
+        # The host in AWS, before it is there.
+        ({"mlstack": [], "workers": ["mlstack-host"]}, 3456 + 512 + 1536),
+    ],
+)
+def test_platform_needs_memory_for_scheduler_and_worker(groups: dict[str, list[str]], mebibytes: int) -> None:
+    knobs = read_yaml(ROOT / "group_vars/all/main.yml")
+    known = {
+        name: knobs[name] for name in ("mlstack_name", "mlflow_memory", "streamlit_memory", "trainer_memory")
+    }
+    known |= {
+        "dask_scheduler_memory": WIRING["dask_scheduler_memory"],
+        "dask_state": wired("dask_state", groups=groups),
+    }
+    assert int(wired("aws_memory_needed_mib", groups=groups, **known)) == mebibytes
+
+
+def test_processes_that_must_be_connected_are_those_of_each_host() -> None:
+    hosts = {"a": {"dask_worker_processes": 2}, "b": {"dask_worker_processes": 4}}
+    assert wired("verify_workers", groups={"workers": ["a", "b"]}, hostvars=hosts) == {"a": 2, "b": 4}
+    assert wired("verify_workers", groups={}, hostvars={}) == {}
+
+
+def test_processes_bear_the_name_of_their_host() -> None:
+    assert "--name=worker-1 process" in worker("__dask_worker_command")
+
+
+@pytest.mark.parametrize(
     ("processes", "workers", "nannies"), [(1, "8790:8790", "8791:8791"), (4, "8790:8793", "8794:8797")]
 )
 def test_ports_of_a_worker_are_one_range(processes: int, workers: str, nannies: str) -> None:

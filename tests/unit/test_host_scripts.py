@@ -94,6 +94,8 @@ def settings(port: int) -> dict[str, Any]:
         "artifacts": "s3://bucket/prefix",
         "backend": "postgresql",
         "containers": ["mlflow"],
+        "dask_http_port": port,
+        "workers": {},
     }
 
 
@@ -185,6 +187,43 @@ def test_champions_are_listed(checks: Any) -> None:
         "/api/2.0/mlflow/runs/search": {"runs": [{}, {}]},
     }
     assert checks.training_has_run() == "2 finished runs; champions: wine v3"
+
+
+def scheduler_has(*names: str) -> None:
+    """Let the server answer as a scheduler with these processes, on the address of each."""
+    workers = {f"tls://10.0.0.{number}:8790": {"name": name} for number, name in enumerate(names)}
+    Server.answers["/json/identity.json"] = {"type": "Scheduler", "workers": workers}
+
+
+def test_processes_of_workers_are_counted_by_host(checks: Any) -> None:
+    scheduler_has("a process-0", "a process-1", "a-1 process", "stranger process")
+    checks.settings["workers"] = {"a": 2, "a-1": 1}
+    assert checks.workers_are_connected() == "a 2, a-1 1"
+
+
+def test_worker_that_is_not_connected_is_told(
+    checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "WORKER_SECONDS", 0)
+    scheduler_has("a process-0")
+    checks.settings["workers"] = {"a": 2, "b": 1}
+    with pytest.raises(verify.CheckFailed, match=r"^a with 1 of 2, b with 0 of 1 processes.*-u dask-worker"):
+        checks.workers_are_connected()
+
+
+def test_worker_that_connects_a_little_later_is_waited_for(
+    checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler_has()
+    checks.settings["workers"] = {"a": 1}
+    monkeypatch.setattr(verify.time, "sleep", lambda _: scheduler_has("a process"))
+    assert checks.workers_are_connected() == "a 1"
+
+
+def test_workers_are_checked_if_there_are_any(checks: Any) -> None:
+    assert "dask-scheduler" not in [unit for _, unit, _ in checks.all()]
+    checks.settings["workers"] = {"a": 1}
+    assert "dask-scheduler" in [unit for _, unit, _ in checks.all()]
 
 
 CLOSED: dict[str, Any] = {
@@ -465,6 +504,27 @@ def test_mlflow_that_refuses_or_is_not_there_is_a_line(status: ModuleType, port:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         assert "refused" in status.MLflow(free.getsockname()[1]).all()["problem"]
+
+
+def test_connected_processes_are_counted_by_host(status: ModuleType, port: int) -> None:
+    scheduler_has("a process-0", "a process-1", "b process")
+    assert status.connected(port) == {"processes": {"a": 2, "b": 1}, "problem": ""}
+    assert status.connected(0) == {"processes": {}, "problem": ""}
+
+
+def test_scheduler_that_is_not_there_is_a_line(status: ModuleType) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert "refused" in status.connected(free.getsockname()[1])["problem"]
+
+
+def test_host_that_only_works_is_asked_for_its_units_alone(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", ["-", json.dumps({"images": {"dask-worker": "mlstack/trainer"}})])
+    status.main()
+    assert set(json.loads(capsys.readouterr().out)) == {"time", "units"}
 
 
 def test_security_updates_are_counted(status: ModuleType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +44,11 @@ UNREACHABLE = {"unreachable": True, "msg": "Task failed: Failed to connect via s
 NO_MLFLOW = {"version": "", "models": [], "training": {}, "problem": "Connection refused"}
 
 
-def screen(found: dict[str, Any] | None, **variables: Any) -> str:
-    """Show what was found on the host, as `say` does."""
+def screen(
+    found: dict[str, Any] | None, workers: dict[str, dict[str, Any]] | None = None, **variables: Any
+) -> str:
+    """Show what was found on the host and its workers, as `say` does."""
+    workers = workers or {}
     answer = {"rc": 0, "stdout": json.dumps(found)} if found else UNREACHABLE
     addresses = {"MLflow": "http://203.0.113.9:5000", "SSH": f"ssh admin@{HOST}"}
     of_host = {
@@ -55,8 +59,8 @@ def screen(found: dict[str, Any] | None, **variables: Any) -> str:
     }
     wanted = role_variables("status") | {
         "path": str(ROOT / "roles/status/templates/screen.j2"),
-        "groups": {"mlstack": [HOST]},
-        "hostvars": {HOST: of_host},
+        "groups": {"mlstack": [HOST], "workers": list(workers)},
+        "hostvars": {HOST: of_host, **workers},
         "image_references": IMAGES,
         "mlstack_name": "mlstack",
         "mlstack_cloud": "aws",
@@ -259,3 +263,71 @@ def test_server_without_anything_of_ours() -> None:
     assert "AWS" not in text
     assert "1 thing needs you:" in text
     assert f"nothing of mlstack is on {HOST}; to put it there ansible-playbook site.yml" in needs(text)
+
+
+WORKER = {
+    "name": "dask-worker",
+    "unit": "dask-worker",
+    "state": "active",
+    "result": "success",
+    "since": "3 h",
+    "restarts": 0,
+    "image": IMAGES["mlstack/trainer"],
+    "memory_mib": 300,
+    "limit_mib": 3276,
+}
+
+
+def workers(*units: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """What is known of worker hosts with these units, None for one that cannot be looked at."""
+    looks = [{"rc": 0, "stdout": json.dumps({"units": [one]})} if one else UNREACHABLE for one in units]
+    return {f"worker-{number}": {"__status_look": look} for number, look in enumerate(looks, 1)}
+
+
+def with_scheduler(found: dict[str, Any]) -> None:
+    scheduler = WORKER | {"name": "dask-scheduler", "unit": "dask-scheduler"}
+    found["units"] += [scheduler, WORKER]  # this host works, too: in a section of its own
+    found["workers"]["processes"] = {HOST: 2, "worker-1": 4}
+
+
+def test_scheduler_and_workers_are_shown() -> None:
+    found = changed(with_scheduler)
+    text = screen(found, workers(WORKER), groups={"mlstack": [HOST], "workers": ["worker-1", HOST]})
+    assert re.search(r"^  dask-scheduler +active +3 h +0 +300 of 3276 MiB +\S+, as here$", text, re.MULTILINE)
+    assert re.search(r"^  worker-1 +active +3 h +4 +300 of 3276 MiB +\S+, as here$", text, re.MULTILINE)
+    assert re.search(rf"^  {HOST} +active +3 h +2 +300 of 3276 MiB +\S+, as here$", text, re.MULTILINE)
+    assert "dask-worker" not in text
+    assert "All well." in text
+    assert "Worker on" not in screen(HEALTHY)
+
+
+@pytest.mark.parametrize(
+    ("worker", "told"),
+    [
+        (WORKER | {"state": "failed", "result": "exit-code"}, "the worker on worker-2 is failed (exit-code)"),
+        (WORKER | {"image": "mlstack/trainer:0123456789ab"}, "checkout: mlstack/trainer:0123456789ab"),
+        (None, "the worker on worker-2 cannot be looked at over SSH ssh worker-2"),
+        (WORKER, "the worker on worker-2 is not connected to the scheduler on the host: sudo journalctl"),
+    ],
+)
+def test_worker_that_does_not_work_is_told(worker: dict[str, Any] | None, told: str) -> None:
+    found = changed(with_scheduler)
+    found["workers"]["processes"] = {"worker-1": 2} | ({"worker-2": 2} if worker != WORKER else {})
+    text = screen(found, workers(WORKER, worker))
+    assert "1 thing needs you:" in text
+    assert told in needs(text)
+
+
+def test_worker_of_another_inventory_is_told() -> None:
+    text = screen(changed(with_scheduler), workers(WORKER))
+    assert "1 thing needs you:" in text
+    assert f"{HOST} is connected as a worker, but is not in the group `workers`" in needs(text)
+
+
+def test_scheduler_that_does_not_answer_is_told_once() -> None:
+    found = changed(with_scheduler)
+    found["workers"] = {"processes": {}, "problem": "Connection refused"}
+    text = screen(found, workers(WORKER))
+    assert "1 thing needs you:" in text
+    assert "dask-scheduler runs, but does not answer: Connection refused" in needs(text)
+    assert re.search(r"^  worker-1 +active +3 h +\? ", text, re.MULTILINE)

@@ -1,7 +1,8 @@
 """Look at the host for `status` and print as JSON what is there. Needs Python's standard library only.
 
 The first argument is a JSON object with the settings. Nothing is changed, and nothing fails because something
-is broken: what cannot be read is empty or says why.
+is broken: what cannot be read is empty or says why. A host that only works for trainings is given its unit's
+image alone, and only units are looked at there.
 """
 
 from __future__ import annotations
@@ -133,6 +134,27 @@ def memory_in_use(container: str) -> int:
     # The file cache that it can give up: of control groups version 1, or 2.
     cache = parts.get("total_inactive_file", parts.get("inactive_file", 0))
     return max(int(memory.get("usage", 0)) - int(cache), 0)
+
+
+def connected(port: int) -> dict[str, Any]:
+    """Count the processes that are connected to the scheduler of trainings, by the name of their host.
+
+    Args:
+        port: The port of its pages on this host; 0 if there is no scheduler.
+
+    Returns:
+        The `processes`, and as `problem` why they cannot be counted.
+    """
+    found: dict[str, Any] = {"processes": {}, "problem": ""}
+    if not port:
+        return found
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/identity.json", timeout=4) as answer:
+            workers = json.load(answer)["workers"].values()
+        found["processes"] = Counter(str(worker["name"]).split()[0] for worker in workers)
+    except (OSError, ValueError, KeyError) as error:
+        found["problem"] = reason(error)
+    return found
 
 
 class MLflow:
@@ -291,16 +313,18 @@ def versions() -> dict[str, str]:
 def main() -> None:
     """Print what is there."""
     settings = json.loads(sys.argv[1])
-    looks: dict[str, Callable[[], Any]] = {
-        "units": lambda: Units(settings["images"]).all(),
-        "mlflow": MLflow(settings["mlflow_port"]).all,
-        "next_training": next_training,
-        "disks": lambda: [disk("/"), disk(settings["data_dir"])],
-        "memory": memory,
-        "backup": lambda: backup(settings["backup_dir"]),
-        "updates": updates,
-        "versions": versions,
-    }
+    looks: dict[str, Callable[[], Any]] = {"units": lambda: Units(settings["images"]).all()}
+    if "mlflow_port" in settings:
+        looks |= {
+            "workers": lambda: connected(settings["dask_http_port"]),
+            "mlflow": MLflow(settings["mlflow_port"]).all,
+            "next_training": next_training,
+            "disks": lambda: [disk("/"), disk(settings["data_dir"])],
+            "memory": memory,
+            "backup": lambda: backup(settings["backup_dir"]),
+            "updates": updates,
+            "versions": versions,
+        }
     with ThreadPoolExecutor() as pool:
         found = {name: pool.submit(look) for name, look in looks.items()}
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

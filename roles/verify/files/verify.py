@@ -12,9 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+
+# A worker's further processes begin after the one that its unit waits for.
+WORKER_SECONDS = 60
 
 # Runs in the MLflow container, past the server, with the rights that the server has.
 FIND_IN_STORE = """
@@ -93,6 +97,7 @@ class Checks:
         self.settings = settings
         self.mlflow = f"http://127.0.0.1:{settings['mlflow_port']}"
         self.app = f"http://127.0.0.1:{settings['streamlit_port']}"
+        self.scheduler = f"http://127.0.0.1:{settings['dask_http_port']}"
         self.champions: dict[str, str] = {}
 
     def api(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +208,25 @@ class Checks:
         listed = ", ".join(f"{name} v{version}" for name, version in sorted(self.champions.items()))
         return f"{len(runs)} finished runs; champions: {listed}"
 
+    def workers_are_connected(self) -> str:
+        """Each worker's processes are connected to the scheduler."""
+        wanted = self.settings["workers"]
+        deadline = time.monotonic() + WORKER_SECONDS
+        while True:
+            status, answer = request(f"{self.scheduler}/json/identity.json")
+            require(status == 200, f"the scheduler answered {status}: {answer[:300]!r}")
+            workers = json.loads(answer)["workers"].values()
+            found = Counter(str(worker["name"]).split()[0] for worker in workers)
+            short = [host for host in wanted if found[host] < wanted[host]]
+            if not short:
+                return ", ".join(f"{host} {found[host]}" for host in wanted)
+            told = ", ".join(f"{host} with {found[host]} of {wanted[host]}" for host in short)
+            require(
+                time.monotonic() < deadline,
+                f"{told} processes. The reason is on that host: sudo journalctl -u dask-worker -n 50",
+            )
+            time.sleep(1)
+
     def api_get(self, path: str) -> dict[str, Any]:
         """Read from MLflow's REST API."""
         status, answer = request(f"{self.mlflow}/api/2.0/mlflow/{path}")
@@ -231,6 +255,7 @@ class Checks:
             "mlflow": (self.names_answer, self.database_answers, self.artifact_round_trip),
             "trainer@manual": (self.training_has_run,),
             "streamlit": (self.app_answers, self.app_predicts),
+            "dask-scheduler": (self.workers_are_connected,) if self.settings["workers"] else (),
         }.items():
             for check in checks:
                 yield str(check.__doc__), unit, check
