@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 # Scores of more rows differ in no digit that is shown, and some models take minutes for a million.
 _TRAIN_SCORE_ROWS = 50_000
-_EXPLAINED_ROWS = 5_000
-_LEARNING_CURVE_ROWS = 20_000
-_PERMUTATIONS = 5
+_EXPLAINED_FIT_ROWS = 20_000
+# To shuffle each column of a wide table takes a prediction a column, and each of them reads all columns.
+_WIDE = 100
+_SHUFFLED_ROWS, _SHUFFLES = 5_000, 5
+_WIDE_SHUFFLED_ROWS, _WIDE_SHUFFLES = 500, 1
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
@@ -222,12 +224,13 @@ def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any])
 
     Returns:
         PNG bytes by file name: the learning curve (cross-validated on three folds) and the permutation
-        importance on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation).
+        importance on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation). Both fit
+        at most 20,000 rows.
     """
     title = f"{problem.name} / {model}"
     estimator = zoo.build(zoo.find(model, problem), data.schema, params)
     scorer = scoring.scorer(problem)
-    rows = some_rows(len(data.y_train), _LEARNING_CURVE_ROWS)
+    rows = some_rows(len(data.y_train), _EXPLAINED_FIT_ROWS)
     x, y = data.x_train.iloc[rows], data.y_train[rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of few rows a model may warn; the evaluation has told the rest
@@ -241,14 +244,15 @@ def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any])
             shuffle=True,
             random_state=zoo.SEED,
         )
-        estimator.fit(data.x_train, data.y_train)
-        some = some_rows(len(data.y_test), _EXPLAINED_ROWS)
+        estimator.fit(x, y)
+        wide = data.x_test.shape[1] > _WIDE
+        some = some_rows(len(data.y_test), _WIDE_SHUFFLED_ROWS if wide else _SHUFFLED_ROWS)
         importance = permutation_importance(
             estimator,
             data.x_test.iloc[some],
             data.y_test[some],
             scoring=scorer,
-            n_repeats=_PERMUTATIONS,
+            n_repeats=_WIDE_SHUFFLES if wide else _SHUFFLES,
             random_state=zoo.SEED,
         )
     sign = 1.0 if problem.scoring.greater_is_better else -1.0

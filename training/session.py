@@ -138,6 +138,9 @@ class Session:
             ready.result()
             for job, future in logging.items():
                 self._collect(job, future)
+            slow = [name for name, asked in explained.items() if not all(f.done() for f in asked.values())]
+            if slow:
+                self._console.print(f"  ... explaining what won: {', '.join(slow)}")
             self._check(explained)
             self._conclude(explained)
         except BaseException as error:
