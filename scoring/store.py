@@ -1,5 +1,6 @@
 """Follows the registry: keeps champions on disk and in memory, and swaps in new ones."""
 
+import gc
 import logging
 import shutil
 import tempfile
@@ -104,7 +105,9 @@ class Store:
             except Exception as error:  # noqa: BLE001 - what is loaded must go on, and so must this
                 _log.exception("the registry could not be followed")
                 self.view = replace(self.view, mlflow_error=f"{type(error).__name__}: see the log")
-            self.view = replace(self.view, started=True)
+            if not self.view.started:
+                self.view = replace(self.view, started=True)
+                gc.freeze()  # libraries and models stay: looking through them again stops a request for 0.1 s
             if self._ending.wait(self._poll_seconds):
                 return
 
