@@ -256,15 +256,11 @@ def _read_parquet(body: bytes, schema: Schema, max_rows: int) -> Request:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
+        source = pa.BufferReader(body)
+        limits = {"thrift_string_size_limit": len(body) + 1000, "thrift_container_size_limit": _MOST_PARTS}
+        names, known = _check_parquet(pq.ParquetFile(source, **limits), schema, max_rows)
         # Repeated text stays stored once, so a small file can't become a huge table.
-        file = pq.ParquetFile(
-            pa.BufferReader(body),
-            read_dictionary=schema.names,
-            thrift_string_size_limit=len(body) + 1000,
-            thrift_container_size_limit=_MOST_PARTS,
-        )
-        names, known = _check_parquet(file, schema, max_rows)
-        table = file.read(columns=known, use_threads=False)
+        table = pq.ParquetFile(source, read_dictionary=known, **limits).read(columns=known, use_threads=False)
         columns = {name: _arrow_values(table.column(name), name) for name in known}
     except ScoringError:
         raise

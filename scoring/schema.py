@@ -24,7 +24,8 @@ type Table = pd.DataFrame | np.ndarray[Any, Any]
 type Values = Sequence[Any] | np.ndarray[Any, Any]
 
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
-_NANOSECONDS = (pd.Timestamp.min.to_datetime64(), pd.Timestamp.max.to_datetime64())
+# What a datetime64[ns] can hold, in a unit that can hold what is outside.
+_FIRST, _LAST = np.datetime64("1677-09-22", "us"), np.datetime64("2262-04-11", "us")
 _MOST_BAD = 100  # values of a column that are looked for, once one is bad
 
 
@@ -319,7 +320,7 @@ def _check_date(value: object) -> None:
         raise _BadValueError("is no date such as 2026-01-31 or 2026-01-31T08:30:00") from None
     if date.tzinfo is not None:
         raise _BadValueError("has a time zone; send the time as the model was trained, without one")
-    if not _NANOSECONDS[0] <= date.to_datetime64() <= _NANOSECONDS[1]:
+    if not _FIRST <= date.to_datetime64() <= _LAST:
         raise _BadValueError("is out of range; allowed are the years 1678 to 2261")
 
 
@@ -331,12 +332,12 @@ def _dates(values: Values) -> Any:  # noqa: ANN401 - an array
             if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
                 break
     else:
-        plain = [np.datetime64("NaT") if _is_null(value) else value for value in values]
+        plain = ["NaT" if _is_null(value) else value for value in values]
         dates = np.array(plain, dtype="datetime64[us]")
-        if ((dates >= _NANOSECONDS[0]) & (dates <= _NANOSECONDS[1]) | np.isnat(dates)).all():
+        if ((dates >= _FIRST) & (dates <= _LAST) | np.isnat(dates)).all():
             return np.array(plain, dtype="datetime64[ns]")
         raise _BadValueError
-    moments = pd.DatetimeIndex(pd.to_datetime(list(values)))
+    moments = pd.DatetimeIndex(pd.to_datetime(list(values), format="mixed"))
     if moments.tz is not None:
         raise _BadValueError
     return moments.as_unit("ns").to_numpy()
