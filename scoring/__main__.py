@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         ws="none",
         access_log=False,
         log_config=None,
-        limit_concurrency=256,
         timeout_graceful_shutdown=20,
         server_header=False,
     )

@@ -167,12 +167,13 @@ def _body(model: LoadedModel | None, max_rows: int) -> dict[str, Any]:
     }
     params = {"params": {"type": "object"}}
     return {
-        "oneOf": [
+        "anyOf": [
             {
                 "title": form,
                 "type": "object",
                 "properties": {form: schema | {"description": text}} | params,
                 "required": [form],
+                "additionalProperties": False,
             }
             for form, (schema, text) in forms.items()
         ]
