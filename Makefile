@@ -12,10 +12,11 @@ export LC_ALL := C.UTF-8
 ARGS ?=
 MLFLOW_PORT ?= 5000
 STREAMLIT_PORT ?= 8501
+SCORING_PORT ?= 8502
 
 setup := scripts/setup.sh
 sandbox_play := ansible-playbook -i inventory/sandbox playbooks
-python_code := $(wildcard training streamlit_app plugins scripts)
+python_code := $(wildcard training streamlit_app scoring plugins scripts)
 
 .PHONY: help
 help: ## List the targets
@@ -40,9 +41,9 @@ setup: ## What ansible-playbook needs, for AWS or a server of your own
 	@$(setup) control ssh
 
 .PHONY: dev
-dev: ## MLflow, a training and the app as plain processes: no Docker, no root (MLFLOW_PORT, STREAMLIT_PORT, TRAIN=1)
+dev: ## MLflow, a training, app and REST as plain processes: no Docker, no root (MLFLOW_PORT, ..., TRAIN=1)
 	@$(setup) dev
-	@exec .venv/bin/python scripts/dev.py --mlflow-port $(MLFLOW_PORT) --streamlit-port $(STREAMLIT_PORT) \
+	@exec .venv/bin/python scripts/dev.py --mlflow-port $(MLFLOW_PORT) --streamlit-port $(STREAMLIT_PORT) --scoring-port $(SCORING_PORT) \
 	  $(if $(filter-out 0,$(TRAIN)),--train)
 
 ## The tests

@@ -1,4 +1,4 @@
-"""Run MLflow, a training and the app as plain processes: no Docker, no root. Ctrl-C ends them all.
+"""Run MLflow, a training, the app and REST as plain processes: no Docker, no root. Ctrl-C ends them all.
 
 Data are kept in .dev; remove that folder to start afresh. A training runs when no model has the alias
 `champion` yet, or when asked for with --train.
@@ -112,9 +112,12 @@ async def run(options: argparse.Namespace, children: list[Child]) -> None:
     """Start everything and follow it; only Ctrl-C or a child that fails (RuntimeError) ends it."""
     mlflow_url = f"http://127.0.0.1:{options.mlflow_port}"
     app_url = f"http://127.0.0.1:{options.streamlit_port}"
+    rest_url = f"http://127.0.0.1:{options.scoring_port}"
     os.environ |= {
         "MLFLOW_TRACKING_URI": mlflow_url,
         "MLSTACK_MLFLOW_PUBLIC_URL": mlflow_url,
+        "MLSTACK_SCORING_DATA": str(DATA / "models"),
+        "MLSTACK_ACTIVITY_FILE": str(DATA / "predictions.sqlite"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONPATH": str(ROOT),
@@ -137,9 +140,11 @@ async def run(options: argparse.Namespace, children: list[Child]) -> None:
         "--browser.gatherUsageStats=false",
     )
     # fmt: on
+    rest = await start("rest", "scoring", f"--port={options.scoring_port}")
     await wait_for(mlflow, f"{mlflow_url}/health")
     await wait_for(app, f"{app_url}/_stcore/health")
-    say("dev", f"MLflow {mlflow_url}   app {app_url}   Ctrl-C ends both")
+    await wait_for(rest, f"{rest_url}/health")
+    say("dev", f"MLflow {mlflow_url}   app {app_url}   REST {rest_url}/docs   Ctrl-C ends them")
 
     if options.train or not await has_champion(mlflow_url):
         await start("training", "training.train_all_models")
@@ -198,11 +203,17 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make dev", description=__doc__, allow_abbrev=False)
     parser.add_argument("--mlflow-port", type=port, default=5000, metavar="PORT")
     parser.add_argument("--streamlit-port", type=port, default=8501, metavar="PORT")
+    parser.add_argument("--scoring-port", type=port, default=8502, metavar="PORT")
     parser.add_argument("--train", action="store_true", help="train although there is a champion")
     options = parser.parse_args()
-    if options.mlflow_port == options.streamlit_port:
-        parser.error(f"MLflow and the app cannot share port {options.mlflow_port}")
-    for name, number in (("MLFLOW_PORT", options.mlflow_port), ("STREAMLIT_PORT", options.streamlit_port)):
+    ports = {
+        "MLFLOW_PORT": options.mlflow_port,
+        "STREAMLIT_PORT": options.streamlit_port,
+        "SCORING_PORT": options.scoring_port,
+    }
+    if len(set(ports.values())) < len(ports):
+        parser.error(f"each needs a port of its own; got {', '.join(f'{k}={v}' for k, v in ports.items())}")
+    for name, number in ports.items():
         if is_taken(number):
             parser.error(f"port {number} is taken. Take another: make dev {name}={number + 1}")
     return options

@@ -22,6 +22,7 @@ lock mlflow
 lock shared mlflow.txt
 lock streamlit mlflow.txt
 lock trainer mlflow.txt streamlit.txt
+lock scoring mlflow.txt streamlit.txt trainer.txt
 lock emulator mlflow.txt
 lock control
-lock dev {mlflow,streamlit,trainer,emulator,control}.txt
+lock dev {mlflow,streamlit,trainer,scoring,emulator,control}.txt

@@ -9,7 +9,11 @@ import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
-SERVICES = {"mlflow": "http://127.0.0.1:5000/health", "streamlit": "http://127.0.0.1:8501/_stcore/health"}
+SERVICES = {
+    "mlflow": "http://127.0.0.1:5000/health",
+    "streamlit": "http://127.0.0.1:8501/_stcore/health",
+    "scoring": "http://127.0.0.1:8502/health",
+}
 
 
 def wait_until(condition: Callable[[], bool], seconds: int) -> bool:
@@ -72,6 +76,20 @@ def test_killed_container_comes_back(host: Host, service: str) -> None:
     assert wait_until(lambda: answers(host, service), 60), host.run("journalctl -u %s -n 50", service).stdout
     assert wait_until(lambda: host.service(service).is_running, 60)
     assert host.check_output("docker inspect --format '{{.Id}}' %s", service) != before
+
+
+@pytest.mark.restart
+def test_rest_service_keeps_its_files_and_answers_in_json(host: Host) -> None:
+    for folder in ("scoring", "activity"):
+        assert host.file(f"/var/lib/mlstack/{folder}").uid == 10001
+    health = json.loads(host.check_output("curl --silent http://127.0.0.1:8502/health"))
+    assert health["mlflow"]["reachable"]
+    assert health["status"] in {"ok", "empty"}
+    refused = host.check_output("curl --silent --data '{}' http://127.0.0.1:8502/models/nobody/invocations")
+    assert json.loads(refused)["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+    # The app reads the log of predictions that the service writes.
+    mounts = json.loads(host.check_output("docker inspect streamlit"))[0]["Mounts"]
+    assert "/var/lib/mlstack/activity" in [mount["Source"] for mount in mounts]
 
 
 def test_check_mode_previews_a_change_and_makes_none(host: Host, playbook: Playbook) -> None:

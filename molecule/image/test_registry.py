@@ -172,10 +172,10 @@ def test_image_that_nobody_has_published_is_refused(playbook: Playbook) -> None:
 
 
 @pytest.mark.usefixtures("password")
-def test_platform_would_publish_three_images(playbook: Playbook) -> None:
+def test_platform_would_publish_its_images(playbook: Playbook) -> None:
     preview = playbook("playbooks/publish_images.yml", *FROM_REGISTRY, "--check")
     assert preview.returncode == 0
-    for name in ("mlflow", "streamlit", "trainer"):
+    for name in ("mlflow", "streamlit", "scoring", "trainer"):
         assert f"would be pushed: {REGISTRY}/mlstack/{name}:" in preview.stdout
     foreign = playbook("playbooks/publish_images.yml", *FROM_REGISTRY, "-e", "image_architecture=riscv64")
     assert foreign.returncode != 0

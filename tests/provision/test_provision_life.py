@@ -17,7 +17,7 @@ from .emulator import ACCOUNT, AMIS, BIN, CIDRS, REGION, ROOT, Emulator
 
 pytestmark = pytest.mark.provision
 
-WEB, UI = {80, 443}, {5000, 8501}
+WEB, UI = {80, 443}, {5000, 8501, 8502}
 
 
 @pytest.fixture

@@ -90,6 +90,7 @@ def settings(port: int) -> dict[str, Any]:
         "mlflow_port": port,
         "mlflow_public_port": 80,
         "streamlit_port": port,
+        "scoring_port": port,
         "train_command": "ansible-playbook train.yml -e model=all",
         "artifacts": "s3://bucket/prefix",
         "backend": "postgresql",

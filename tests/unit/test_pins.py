@@ -71,7 +71,7 @@ def test_locks_agree_on_every_version() -> None:
     assert not {name: found for name, found in versions.items() if len(found) > 1}
 
 
-@pytest.mark.parametrize("name", ["streamlit", "trainer"])
+@pytest.mark.parametrize("name", ["streamlit", "trainer", "scoring"])
 def test_images_can_stand_on_the_shared_layer(name: str) -> None:
     shared, image = pins(ROOT / "requirements/shared.txt"), pins(ROOT / f"requirements/{name}.txt")
     assert shared.items() <= image.items()
@@ -88,6 +88,7 @@ def test_server_and_clients_have_one_mlflow_version() -> None:
             ("shared", "mlflow-skinny"),
             ("streamlit", "mlflow-skinny"),
             ("trainer", "mlflow-skinny"),
+            ("scoring", "mlflow-skinny"),
         )
     }
     assert found == {name: {wanted[1]} for name in found}

@@ -42,9 +42,11 @@ RUN --mount=from=uv,source=/uv,target=/uv \
 USER 10001
 
 FROM service AS app
-ARG SOURCE
+ARG SOURCES
 WORKDIR /opt/mlstack
-COPY ${SOURCE} ${SOURCE}
 USER 0
-RUN python3 -m compileall -q ${SOURCE}
+# COPY would pour several folders into one.
+RUN --mount=type=bind,target=/context \
+    for source in ${SOURCES}; do cp --recursive "/context/$source" . || exit 1; done \
+ && python3 -m compileall -q ${SOURCES}
 USER 10001

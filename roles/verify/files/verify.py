@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -58,6 +59,10 @@ print("\\n".join(metric.label + " " + metric.value for metric in app.metric))
 """
 
 
+# The REST service looks for new champions every few seconds, and a training may have promoted one just now.
+FOLLOW_SECONDS = 15
+
+
 class CheckFailed(Exception):  # noqa: N818 (it reads as what it is)
     """A check found something wrong; the message says what."""
 
@@ -98,6 +103,7 @@ class Checks:
         self.mlflow = f"http://127.0.0.1:{settings['mlflow_port']}"
         self.app = f"http://127.0.0.1:{settings['streamlit_port']}"
         self.scheduler = f"http://127.0.0.1:{settings['dask_http_port']}"
+        self.rest = f"http://127.0.0.1:{settings['scoring_port']}"
         self.champions: dict[str, str] = {}
 
     def api(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -246,6 +252,35 @@ class Checks:
             raise Pending("there is no champion to predict with yet")
         return run("docker", "exec", "-i", "streamlit", "python3", "-W", "ignore", "-", text=USE_THE_APP)
 
+    def rest_answers(self) -> str:
+        """The REST service is well, and serves every champion."""
+        for _ in range(FOLLOW_SECONDS):
+            status, answer = request(f"{self.rest}/health")
+            health = json.loads(answer) if answer.startswith(b"{") else {"status": answer[:300], "models": {}}
+            served = {name: model["version"] for name, model in health["models"].items()}
+            if health["status"] in {"ok", "empty"} and served == self.champions:
+                return f"{self.rest}, {len(served)} models"
+            time.sleep(1)
+        raise CheckFailed(f"/health answered {status}, and not all champions: {answer[:600].decode()}")
+
+    def rest_predicts(self) -> str:
+        """The REST service predicts from a champion's own example."""
+        if not self.champions:
+            raise Pending("there is no champion to predict with yet")
+        name = min(self.champions)
+        path = f"/models/{urllib.parse.quote(name, safe='')}/invocations"
+        description = json.loads(request(f"{self.rest}/openapi.json")[1])
+        asked = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        status, answer = request(
+            self.rest + path,
+            method="POST",
+            body=json.dumps(asked).encode(),
+            **{"Content-Type": "application/json"},
+        )
+        require(status == 200, f"{path} answered {status}: {answer[:300]!r}")
+        answered = json.loads(answer)
+        return f"{name} v{answered['model']['version']}: {answered['predictions'][0]}"
+
     def all(self) -> Iterator[tuple[str, str, Callable[[], str]]]:
         """Yield each check: title, unit whose journal may say more, and what to call."""
         for unit in self.settings["containers"]:
@@ -255,6 +290,7 @@ class Checks:
             "mlflow": (self.names_answer, self.database_answers, self.artifact_round_trip),
             "trainer@manual": (self.training_has_run,),
             "streamlit": (self.app_answers, self.app_predicts),
+            "scoring": (self.rest_answers, self.rest_predicts),
             "dask-scheduler": (self.workers_are_connected,) if self.settings["workers"] else (),
         }.items():
             for check in checks:

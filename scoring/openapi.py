@@ -1,0 +1,275 @@
+"""What the service says of itself: OpenAPI 3.1, with the columns of the models that it serves now."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from scoring.models import LoadedModel
+from scoring.requests import CSV, JSON, PARQUET
+from scoring.schema import Column
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>mlstack scoring</title>
+  <link rel="stylesheet" href="static/swagger-ui.css">
+  <link rel="icon" href="static/favicon.png">
+</head>
+<body>
+  <div id="page"></div>
+  <script src="static/swagger-ui-bundle.js"></script>
+  <script>SwaggerUIBundle({url: "openapi.json", dom_id: "#page", deepLinking: true});</script>
+</body>
+</html>
+"""
+
+_TYPES: dict[str, dict[str, Any]] = {
+    "double": {"type": "number"},
+    "float": {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38},
+    "long": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "integer": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+    "boolean": {"type": "boolean"},
+    "string": {"type": "string"},
+    "datetime": {"type": "string", "format": "date-time", "description": "ISO 8601 without a time zone"},
+}
+_ANY = {"type": ["number", "string", "boolean", "null"]}
+_REFUSALS = {
+    "400": "The body can't be read, or does not fit the model; `fields` names what is wrong, and where.",
+    "404": "No such model; the message lists those that there are.",
+    "408": "The body came too slowly.",
+    "413": "Too many bytes, rows or columns.",
+    "415": "Another media type, charset or encoding than those that are read.",
+    "429": "Too many at once.",
+    "500": "The model or the service failed; the service's log says why.",
+    "503": "The models are being loaded, or this one can't be.",
+}
+_HEADERS = {
+    "mlstack-model": {"description": "The registered model that answered.", "schema": {"type": "string"}},
+    "mlstack-model-version": {"description": "Its version.", "schema": {"type": "string"}},
+}
+
+
+def describe(models: Sequence[LoadedModel], default: str | None, max_rows: int) -> dict[str, Any]:
+    """Describes the service.
+
+    Args:
+        models: What is loaded.
+        default: The model of `/invocations`, if there is one.
+        max_rows: Most rows of a request.
+    """
+    asked = next((model for model in models if model.name == default), None)
+    paths = {"/invocations": _invocations("Ask as MLflow's scoring server is asked", asked, max_rows)}
+    for model in models:
+        name = quote(model.name, safe="")
+        paths[f"/models/{name}/invocations"] = _invocations(
+            f"Ask {model.name}, version {model.version}", model, max_rows, answer="NamedAnswer"
+        )
+        paths[f"/endpoints/{name}/invocations"] = _invocations(
+            f"Ask {model.name} as a SageMaker endpoint is asked", model, max_rows, error="SageMakerError"
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "mlstack scoring",
+            "version": "1",
+            "description": "The champion of each registered model. It changes by itself when another version"
+            " is promoted; the headers of each answer say which one it came from.",
+        },
+        "paths": paths
+        | {
+            "/ping": _get("Does a model answer?", "Yes.", None, {"503": "No model is loaded."}),
+            "/health": _get(
+                "How is it?",
+                "It answers, perhaps with an older version than it should.",
+                _ref("Health"),
+                {
+                    "503": (
+                        "Still starting, or no champion can be loaded.",
+                        _ref("Health"),
+                    )
+                },
+            ),
+            "/version": _get("Whose contract is it?", "The version of MLflow.", None),
+            "/models": _get("What is served?", "The models.", _ref("Models")),
+        },
+        "components": {"schemas": _SCHEMAS},
+    }
+
+
+def _invocations(
+    summary: str, model: LoadedModel | None, max_rows: int, answer: str = "Answer", error: str = "Error"
+) -> dict[str, Any]:
+    text = {"schema": {"type": "string"}}
+    return {
+        "post": {
+            "summary": summary,
+            "tags": [model.name if model else "predict"],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    JSON: {"schema": _body(model, max_rows), **_example(model)},
+                    CSV: text
+                    | ({"example": _csv_example(model)} if model and model.example is not None else {}),
+                    PARQUET: {"schema": {"type": "string", "format": "binary"}},
+                },
+            },
+            "responses": {
+                "200": {
+                    "description": "An answer for each row.",
+                    "headers": _HEADERS,
+                    "content": {JSON: {"schema": _ref(answer)}},
+                },
+                **{
+                    status: {"description": why, "content": {JSON: {"schema": _ref(error)}}}
+                    for status, why in _REFUSALS.items()
+                },
+            },
+        }
+    }
+
+
+def _body(model: LoadedModel | None, max_rows: int) -> dict[str, Any]:
+    columns = model.schema.columns if model else ()
+    names = [column.name for column in columns]
+    rows = {"minItems": 1, "maxItems": max_rows}
+    record = {
+        "type": "object",
+        "properties": {column.name: _value(column) for column in columns},
+        "required": [column.name for column in columns if _needed(column)],
+    }
+    line = {"prefixItems": [_value(c) for c in columns], "minItems": len(columns), "maxItems": len(columns)}
+    split = {
+        "type": "object",
+        "properties": {
+            "columns": {"type": "array", "items": {"type": "string"}, **({"const": names} if model else {})},
+            "data": {
+                "type": "array",
+                "items": {"type": "array", **(line if model else {"items": _ANY})},
+                **rows,
+            },
+            "index": {"type": "array"},
+        },
+        "required": ["columns", "data"],
+        "additionalProperties": False,
+    }
+    by_column = {
+        "type": "object",
+        "properties": {c.name: {"type": "array", "items": _value(c), **rows} for c in columns},
+        "required": record["required"],
+    }
+    forms: dict[str, tuple[dict[str, Any], str]] = {
+        "dataframe_split": (split, "`DataFrame.to_dict('split')`"),
+        "dataframe_records": ({"type": "array", "items": record, **rows}, "A row each"),
+        "instances": ({"type": "array", "items": record, **rows}, "A row each"),
+        "inputs": (by_column, "A column each, all of one length"),
+    }
+    params = {"params": {"type": "object"}}
+    return {
+        "anyOf": [
+            {
+                "title": form,
+                "type": "object",
+                "properties": {form: schema | {"description": text}} | params,
+                "required": [form],
+                "additionalProperties": False,
+            }
+            for form, (schema, text) in forms.items()
+        ]
+    }
+
+
+def _needed(column: Column) -> bool:
+    return column.required or column.type in ("long", "integer", "boolean")
+
+
+def _value(column: Column) -> dict[str, Any]:
+    schema = _TYPES[column.type]
+    return schema if _needed(column) else schema | {"type": [schema["type"], "null"]}
+
+
+def _example(model: LoadedModel | None) -> dict[str, Any]:
+    if model is None or model.example is None:
+        return {}
+    rows = model.example.head(2).astype(object)
+    split = rows.where(rows.notna(), None).to_dict("split")
+    return {"example": {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}}
+
+
+def _csv_example(model: LoadedModel) -> str:
+    return str(model.example.head(2).to_csv(index=False)) if model.example is not None else ""
+
+
+def _get(
+    summary: str, good: str, schema: dict[str, Any] | None, bad: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    def response(what: Any) -> dict[str, Any]:  # noqa: ANN401 - a text, or a text and a schema
+        text, content = what if isinstance(what, tuple) else (what, None)
+        return {"description": text, "content": {JSON: {"schema": content} if content else {}}}
+
+    responses = {"200": response((good, schema))} | {
+        code: response(what) for code, what in (bad or {}).items()
+    }
+    return {"get": {"summary": summary, "tags": ["service"], "responses": responses}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return {"type": "object", "properties": required, "required": list(required), **more}
+
+
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_STATE = {"version": _TEXT_OR_NULL, "champion": _TEXT, "loaded_at": _TEXT_OR_NULL, "error": _TEXT_OR_NULL}
+_ERROR = {
+    "error_code": _TEXT,
+    "message": _TEXT,
+    "fields": {
+        "type": "array",
+        "items": _object({"field": _TEXT, "row": {"type": ["integer", "null"]}, "reason": _TEXT}),
+    },
+}
+_PREDICTIONS = {"predictions": {"type": "array", "minItems": 1}}
+_SCHEMAS = {
+    "Answer": _object(_PREDICTIONS, additionalProperties=False),
+    "NamedAnswer": _object(
+        _PREDICTIONS | {"model": _object({"name": _TEXT, "version": _TEXT})}, additionalProperties=False
+    ),
+    "Error": _object(_ERROR, additionalProperties=False),
+    "SageMakerError": _object(
+        _ERROR | {"OriginalStatusCode": {"type": "integer"}, "OriginalMessage": _TEXT},
+        additionalProperties=False,
+    ),
+    "Health": _object(
+        {
+            "status": {"enum": ["ok", "degraded", "failing", "empty", "starting"]},
+            "mlflow": _object(
+                {"reachable": {"type": "boolean"}, "checked_at": _TEXT_OR_NULL, "error": _TEXT_OR_NULL}
+            ),
+            "models": {"type": "object", "additionalProperties": _object(_STATE)},
+        }
+    ),
+    "Models": _object(
+        {
+            "models": {
+                "type": "array",
+                "items": _object(
+                    {"name": _TEXT}
+                    | _STATE
+                    | {
+                        "default": {"type": "boolean"},
+                        "invocations": _TEXT,
+                        "columns": {
+                            "type": "array",
+                            "items": _object({"name": _TEXT, "type": _TEXT, "required": {"type": "boolean"}}),
+                        },
+                    }
+                ),
+            }
+        }
+    ),
+}

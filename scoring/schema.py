@@ -1,0 +1,395 @@
+"""A model's signature, compiled once: from columns of plain values to the table that the model is asked with.
+
+The checks are those of MLflow's scoring server, and the same input gives the same table. Where MLflow would
+make a value up instead, this refuses: text for a boolean (there: true), 1.5 for an integer (there: 1),
+a number for a text or a date, null for a required column.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scoring.errors import Field, ScoringError, bad_fields
+
+# One table per request: 2-dimensional floats where a model has nothing but doubles, else a frame.
+type Table = pd.DataFrame | np.ndarray[Any, Any]
+type Values = Sequence[Any] | np.ndarray[Any, Any]
+
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
+# What a datetime64[ns] can hold, in a unit that can hold what is outside.
+_FIRST, _LAST = np.datetime64("1677-09-22", "us"), np.datetime64("2262-04-11", "us")
+_MOST_BAD = 100  # values of a column that are looked for, once one is bad
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input of a model; `type` is MLflow's name for it."""
+
+    name: str
+    type: str
+    required: bool
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter that may come with a request; `many` if it is a list."""
+
+    name: str
+    type: str
+    default: Any
+    many: bool
+
+
+class UnsupportedSignatureError(Exception):
+    """A signature that rows of named, plain values can't meet."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a model takes."""
+
+    columns: tuple[Column, ...]
+    params: tuple[Param, ...] = ()
+
+    @classmethod
+    def from_mlmodel(cls, signature: Mapping[str, Any] | None) -> "Schema":
+        """Reads the signature of an MLmodel file, whose parts are JSON texts.
+
+        Raises:
+            UnsupportedSignatureError: It has no named columns of plain types.
+        """
+        inputs = json.loads((signature or {}).get("inputs") or "[]")
+        if not inputs:
+            raise UnsupportedSignatureError("it was logged without a signature")
+        columns = []
+        for spec in inputs:
+            name, kind = spec.get("name"), spec.get("type")
+            if not isinstance(name, str) or kind == "tensor":
+                raise UnsupportedSignatureError("its signature has no named columns")
+            if kind not in _CONVERTERS:
+                raise UnsupportedSignatureError(
+                    f"its column {name!r} is of type {kind}; served are {', '.join(_CONVERTERS)}"
+                )
+            columns.append(Column(name, kind, bool(spec.get("required", True))))
+        params = json.loads((signature or {}).get("params") or "[]")
+        return cls(
+            tuple(columns),
+            tuple(Param(p["name"], p["type"], p.get("default"), p.get("shape") is not None) for p in params),
+        )
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The columns' names, in the model's order."""
+        return [column.name for column in self.columns]
+
+    @cached_property
+    def index(self) -> "pd.Index[str]":
+        """The same for a frame, made once."""
+        return pd.Index(self.names)
+
+    @cached_property
+    def is_numeric(self) -> bool:
+        """Nothing but doubles, so that a table is an array."""
+        return all(column.type == "double" for column in self.columns)
+
+    @cached_property
+    def _optional(self) -> "np.ndarray[Any, Any]":
+        return np.array([not column.required for column in self.columns])
+
+    def from_rows(self, rows: Sequence[Any]) -> Table | None:
+        """The quick way, for rows of doubles in the model's order; None if anything is unusual about them."""
+        try:
+            table = np.array(rows, dtype=np.float64)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        if table.ndim != 2 or table.shape[1] != len(self.columns):
+            return None
+        finite = np.isfinite(table)
+        if not finite.all() and not (np.isnan(table) & self._optional | finite).all():
+            return None
+        return table
+
+    def table(self, columns: Mapping[str, Values], rows: int) -> Table:
+        """Checks columns and converts them.
+
+        Args:
+            columns: Values by name, each as long as there are rows.
+            rows: How many that is.
+
+        Returns:
+            What the model is asked with: its own columns, in its own order.
+
+        Raises:
+            ScoringError: Columns are missing, or values are of the wrong type.
+        """
+        problems = self._missing(columns)
+        ready = {}
+        for column in self.columns:
+            values = columns.get(column.name)
+            if values is None:
+                values = [None] * rows
+                if column.required or column.type not in _NULLABLE:
+                    continue
+            ready[column.name], bad = _convert(column, values)
+            problems += bad
+        if problems:
+            raise bad_fields(problems)
+        if self.is_numeric:
+            return np.column_stack(list(ready.values())) if ready else np.empty((rows, 0))
+        return pd.DataFrame(ready, index=range(rows))
+
+    def unknown(self, columns: Iterable[str]) -> list[str]:
+        """Which of these columns the model does not know."""
+        known = set(self.names)
+        return [str(name) for name in columns if name not in known]
+
+    def frame(self, table: Table) -> pd.DataFrame:
+        """The table with its columns' names."""
+        if isinstance(table, pd.DataFrame):
+            return table
+        return pd.DataFrame(table, columns=self.index, copy=False)
+
+    def check_params(self, params: object) -> None:
+        """Refuses parameters that the signature does not allow; unknown ones are ignored, as MLflow does.
+
+        Raises:
+            ScoringError: One is of the wrong type.
+        """
+        if not self.params or params is None:
+            return
+        if not isinstance(params, dict):
+            raise ScoringError(
+                '`params` must be a JSON object, such as {"name": 1}.', 400, "INVALID_PARAMETER_VALUE"
+            )
+        bad = [
+            Field(f"params.{p.name}", None, f"must be {'a list of ' if p.many else ''}{p.type}")
+            for p in self.params
+            if params.get(p.name) is not None and not _param_fits(p, params[p.name])
+        ]
+        if bad:
+            raise bad_fields(bad)
+
+    def _missing(self, columns: Mapping[str, Values]) -> list[Field]:
+        missing = [
+            column.name
+            for column in self.columns
+            if column.name not in columns and (column.required or column.type not in _NULLABLE)
+        ]
+        extra = [name for name in self.unknown(columns) if len(name) < 100][:100] if missing else []
+        close = {name: difflib.get_close_matches(name, extra, n=1, cutoff=0.8) for name in missing[:20]}
+        return [
+            Field(
+                name,
+                None,
+                f"is missing; {close[name][0][:200]!r}, which was sent, is no column of the model"
+                if close.get(name)
+                else "is missing",
+            )
+            for name in missing
+        ]
+
+
+class _BadValueError(Exception):
+    """Why one value does not fit."""
+
+
+def _convert(column: Column, values: Values) -> tuple[Any, list[Field]]:
+    """Converts a column at once; only if that fails are its values looked at one by one."""
+    check_one, convert_all = _CONVERTERS[column.type]
+    try:
+        converted = convert_all(values)
+    except (ValueError, TypeError, OverflowError, AttributeError, _BadValueError):
+        converted = None
+    if converted is not None and converted.ndim == 1 and _allowed(column, converted):
+        return converted, []
+    problems: list[Field] = []
+    for row, value in enumerate(values):
+        if _is_null(value):
+            if column.required or column.type not in _NULLABLE:
+                problems.append(Field(column.name, row, "is null (or NaN), but the model needs a value"))
+        else:
+            try:
+                check_one(value)
+            except _BadValueError as reason:
+                problems.append(Field(column.name, row, str(reason)))
+        if len(problems) == _MOST_BAD:
+            break
+    # The two ways to look at a value must agree; if they do not, it is refused all the same.
+    return None, problems or [Field(column.name, None, f"can't be converted to {column.type}")]
+
+
+def _allowed(column: Column, converted: Any) -> bool:  # noqa: ANN401 - an array of numpy or pandas
+    if column.type in ("double", "float") and np.isinf(converted).any():
+        return False
+    return not (column.required and pd.isna(converted).any())
+
+
+def _is_null(value: object) -> bool:
+    return (
+        value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    )
+
+
+def _kind(value: object) -> str:
+    """What a caller calls it; never the value itself, which may be private or huge."""
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), f"of type {type(value).__name__}")
+
+
+def _check_number(value: object) -> None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, (bool, int, float, str)):
+        raise _BadValueError(f"is {_kind(value)}; a number is needed")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise _BadValueError(f"is {_kind(value)} that is no number; a number is needed") from None
+    if math.isinf(number):
+        raise _BadValueError("is infinite; a finite number is needed")
+    if math.isnan(number):
+        raise _BadValueError("is not a number (NaN)")
+
+
+def _integer(value: object, low: int, high: int) -> int:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            raise _BadValueError("is text that is no whole number; a whole number is needed") from None
+    if not isinstance(value, (bool, int, float)) or (isinstance(value, float) and not value.is_integer()):
+        what = "not whole" if isinstance(value, float) else _kind(value)
+        raise _BadValueError(f"is {what}; a whole number is needed")
+    if not low <= value <= high:
+        raise _BadValueError(f"is out of range; allowed are {low} to {high}")
+    return int(value)
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+        raise _BadValueError(f"is {_kind(value)}; true or false is needed")
+    return bool(value)
+
+
+def _check_text(value: object) -> None:
+    if not isinstance(value, str):
+        raise _BadValueError(f"is {_kind(value)}; text is needed")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _BadValueError("is text with half a character (a lone surrogate)") from None
+
+
+def _texts(values: Values) -> Any:  # noqa: ANN401 - an array of numpy or pandas
+    for value in values:
+        if not _is_null(value):
+            _check_text(value)
+    # As pandas infers it, and with it MLflow: text if there is any.
+    if all(map(_is_null, values)):
+        return np.array([None] * len(values), dtype=object)
+    return pd.array(list(values), dtype="str")
+
+
+def _check_date(value: object) -> None:
+    if isinstance(value, (pd.Timestamp, np.datetime64)):
+        value = str(value)
+    if not isinstance(value, str):
+        raise _BadValueError(f"is {_kind(value)}; a date such as 2026-01-31 or 2026-01-31T08:30:00 is needed")
+    try:
+        date = pd.Timestamp(value)
+    except (ValueError, OverflowError):
+        raise _BadValueError("is no date such as 2026-01-31 or 2026-01-31T08:30:00") from None
+    if date.tzinfo is not None:
+        raise _BadValueError("has a time zone; send the time as the model was trained, without one")
+    if not _FIRST <= date.to_datetime64() <= _LAST:
+        raise _BadValueError("is out of range; allowed are the years 1678 to 2261")
+
+
+def _dates(values: Values) -> Any:  # noqa: ANN401 - an array
+    for value in values:
+        if not _is_null(value):
+            if not isinstance(value, (str, pd.Timestamp, np.datetime64)):
+                raise _BadValueError
+            if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
+                break
+    else:
+        plain = ["NaT" if _is_null(value) else value for value in values]
+        dates = np.array(plain, dtype="datetime64[us]")
+        if ((dates >= _FIRST) & (dates <= _LAST) | np.isnat(dates)).all():
+            return np.array(plain, dtype="datetime64[ns]")
+        raise _BadValueError
+    moments = pd.DatetimeIndex(pd.to_datetime(list(values), format="mixed"))
+    if moments.tz is not None:
+        raise _BadValueError
+    return moments.as_unit("ns").to_numpy()
+
+
+def _whole(kind: str) -> tuple[Callable[[Any], Any], Callable[[Values], Any]]:
+    limits = np.iinfo(kind)
+    low, high = int(limits.min), int(limits.max)
+
+    def convert(values: Values) -> Any:  # noqa: ANN401 - an array
+        if isinstance(values, np.ndarray):
+            values = values.tolist()
+        return np.array([_integer(value, low, high) for value in values], dtype=kind)
+
+    return lambda value: _integer(value, low, high), convert
+
+
+def _numbers(kind: str) -> Callable[[Values], Any]:
+    def convert(values: Values) -> Any:  # noqa: ANN401 - an array
+        with np.errstate(over="ignore"):
+            return np.array(values, dtype=np.float64).astype(kind, copy=False)
+
+    return convert
+
+
+# By MLflow's name: what tells why one value does not fit, and what converts a column.
+_CONVERTERS: dict[str, tuple[Callable[[Any], Any], Callable[[Values], Any]]] = {
+    "double": (_check_number, _numbers("float64")),
+    "float": (_check_number, _numbers("float32")),
+    "long": _whole("int64"),
+    "integer": _whole("int32"),
+    "boolean": (_boolean, lambda values: np.array([_boolean(value) for value in values], dtype=bool)),
+    "string": (_check_text, _texts),
+    "datetime": (_check_date, _dates),
+}
+_NULLABLE = {"double", "float", "string", "datetime"}  # the others have no value that means "missing"
+
+
+def _param_fits(param: Param, value: object) -> bool:
+    kinds: dict[str, tuple[type, ...]] = {
+        "double": (int, float),
+        "float": (int, float),
+        "long": (int,),
+        "integer": (int,),
+        "boolean": (bool,),
+        "string": (str,),
+        "datetime": (str,),
+    }
+    allowed = kinds.get(param.type)
+    if allowed is None:
+        return True
+    values = value if param.many else [value]
+    return isinstance(values, list) and all(
+        isinstance(v, allowed) and (param.type == "boolean" or not isinstance(v, bool)) for v in values
+    )
