@@ -38,7 +38,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from training import preprocessing, zoo
+from training import preprocessing, profile, zoo
 from training.server import unreachable
 
 if TYPE_CHECKING:
@@ -424,7 +424,7 @@ def params_of(result: ModelResult, problem: Problem) -> dict[str, str]:
 
 
 def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, data: Data) -> None:
-    """Write a fitted estimator as an MLflow model: skops format, signature, real rows as its example.
+    """Write a fitted estimator as an MLflow model: skops format, signature, example rows, profile.
 
     Args:
         estimator: A fitted estimator of the zoo.
@@ -441,6 +441,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         input_example=data.x_train.head(_EXAMPLE_ROWS),
         pip_requirements=_requirements(),
     )
+    profile.write(path, problem, data, estimator)
 
 
 def signature(problem: Problem, data: Data) -> ModelSignature:
