@@ -1,0 +1,1 @@
+"""Champions of an MLflow registry, behind HTTP and for the app."""
