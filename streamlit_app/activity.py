@@ -82,7 +82,7 @@ def traffic(path: str, model: str, span: timedelta) -> Traffic:
     now = datetime.now(UTC)
     events = read_events(path, model, now - span)
     answered = events[events["status"] == 200]
-    latency = answered["latency_ms"]
+    latency = answered["latency_ms"].astype(float)
     return Traffic(
         len(events),
         int(events["rows"].sum()),

@@ -39,7 +39,7 @@ ENOUGH = 30  # rows; below, no bin of ten would hold three
 _CHANGED, _DRIFTED = 0.1, 0.25
 _CHANCE = 0.01
 _LEVELS = 20  # further levels are one bin: rare ones come and go
-_FLOOR = 1e-4  # a bin that is empty on one side counts as this share, for the logarithm
+_FLOOR = 1e-4  # a bin that is empty on one side counts as this share, for the logarithm, or as half a row
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,15 @@ def columns_drift(rows: pd.DataFrame, profile: Profile) -> tuple[Drift, ...]:
     return tuple(sorted(found, key=lambda drift: (order.index(drift.verdict), -drift.psi)))
 
 
-def psi(expected: np.ndarray, actual: np.ndarray) -> float:
-    """The population stability index of two lists of shares of the same bins."""
-    expected, actual = (np.maximum(shares, _FLOOR) for shares in (expected, actual))
+def psi(expected: np.ndarray, actual: np.ndarray, floor: float = _FLOOR) -> float:
+    """The population stability index of two lists of shares of the same bins.
+
+    Args:
+        expected: Shares in training.
+        actual: Shares now.
+        floor: What an empty bin counts as.
+    """
+    expected, actual = (np.maximum(shares, floor) for shares in (expected, actual))
     return float(np.sum((actual - expected) * np.log(actual / expected)))
 
 
@@ -121,7 +127,7 @@ def _column(name: str, values: pd.Series, seen: Seen, trained: int) -> Drift:
     # What is missing is a bin too: that can be what drifts.
     names, expected = [*names, "missing"], np.append(expected, seen.missing)
     actual = np.append(counts, rows - known) / max(1, rows)
-    index = psi(expected, actual)
+    index = psi(expected, actual, max(_FLOOR, 0.5 / max(1, rows)))
     bins = int(((expected > 0) | (actual > 0)).sum())
     chance = float(chdtri(max(1, bins - 1), _CHANCE)) * (1 / max(1, rows) + 1 / max(1, trained))
     shifted = statistic is not None and statistic >= _CHANGED and (p_value or 0.0) < _CHANCE

@@ -205,15 +205,14 @@ def _parquet(name: str, content: bytes) -> Upload:
 
 def _csv(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
     content, notes = _utf8(name, content)
-    end = content.find(b"\n", 0, _HEADER_BYTES)
-    if end < 0 and len(content) > _HEADER_BYTES:
+    header = re.split(rb"[\r\n]", content[: _HEADER_BYTES + 1], maxsplit=1)[0]
+    if len(header) > _HEADER_BYTES:
         raise TableError(
             f"The first line of {name} is longer than {_HEADER_BYTES // 1024} KB, so it is no row of column "
             f"names (at most {MOST_COLUMNS:,} columns are read)."
         )
-    header = content[: end if end >= 0 else None].decode().strip("\r\n")
-    delimiter = _delimiter(header, columns)
-    names = next(csv.reader([header], delimiter=delimiter))
+    delimiter = max(_DELIMITERS, key=lambda delimiter: _fits(name, header, delimiter, columns))
+    names = _split(name, header, delimiter)
     _check_size(name, content.count(b"\n"), len(names), len(content))
     if delimiter != ",":
         notes.append(f"columns are parted by {'tabs' if delimiter == '\t' else repr(delimiter)}")
@@ -260,7 +259,7 @@ def _utf8(name: str, content: bytes) -> tuple[bytes, list[str]]:
             ) from error
     if b"\x00" in content:
         raise TableError(f"{name} is no text, so it is no CSV; and it is no Parquet file either.")
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    content = content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
     try:
         content.decode()
     except UnicodeDecodeError:
@@ -271,14 +270,17 @@ def _utf8(name: str, content: bytes) -> tuple[bytes, list[str]]:
     return content, []
 
 
-def _delimiter(header: str, columns: Sequence[Column]) -> str:
-    wanted = {_same(column.name) for column in columns}
+def _fits(name: str, header: bytes, delimiter: str, columns: Sequence[Column]) -> tuple[int, int]:
+    """How many of the model's columns a delimiter finds, and how many it finds at all."""
+    names = _split(name, header, delimiter)
+    return len({_same(column.name) for column in columns} & set(map(_same, names))), len(names)
 
-    def fits(delimiter: str) -> tuple[int, int]:
-        names = next(csv.reader([header], delimiter=delimiter), [])
-        return len(wanted & {_same(name) for name in names}), len(names)
 
-    return max(_DELIMITERS, key=fits)
+def _split(name: str, header: bytes, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([header.decode()], delimiter=delimiter), [])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise TableError(f"The first line of {name} is no row of column names.", str(error)[:400]) from error
 
 
 def _check_size(name: str, rows: int, columns: int, size: int) -> None:

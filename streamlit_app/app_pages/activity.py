@@ -7,7 +7,7 @@ import streamlit as st
 
 from streamlit_app import activity, cached, forms
 from streamlit_app.activity import Traffic
-from streamlit_app.components import answer, charts, header, notices
+from streamlit_app.components import answer, charts, grid, header, notices
 from streamlit_app.drift import ENOUGH, Drift
 from streamlit_app.models import LoadedModel
 
@@ -16,12 +16,6 @@ _SPANS = {
     "Day": timedelta(days=1),
     "Week": timedelta(days=7),
     "Month": timedelta(days=30),
-}
-_ICONS = {
-    "drifted": "🔴 drifted",
-    "changed": "🟠 changed",
-    "stable": "🟢 stable",
-    "too few": "⚪ too few rows",
 }
 _NAMED = 4
 
@@ -75,7 +69,7 @@ def columns(found: tuple[Drift, ...]) -> None:
         [
             {
                 "column": drift.name,
-                "verdict": _ICONS[drift.verdict],
+                "verdict": drift.verdict,
                 "PSI": drift.psi,
                 "by chance below": drift.chance,
                 "KS": drift.ks,
@@ -85,10 +79,11 @@ def columns(found: tuple[Drift, ...]) -> None:
             for drift in found
         ]
     )
-    st.dataframe(
+    grid.show(
         frame,
-        hide_index=True,
-        column_config={
+        "Drift of each column",
+        "drift",
+        {
             "PSI": st.column_config.NumberColumn(format="%.3f", help="Below 0.1 stable, above 0.25 drifted"),
             "by chance below": st.column_config.NumberColumn(
                 format="%.3f", help="What PSI stays below in 99 of 100 cases where nothing drifted"
@@ -99,8 +94,6 @@ def columns(found: tuple[Drift, ...]) -> None:
             "p-value": st.column_config.NumberColumn(format="%.3f"),
             "what changed": st.column_config.TextColumn(width="large"),
         },
-        alt="Drift of each column",
-        key="drift",
     )
     names = [drift.name for drift in found]
     name = st.selectbox(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import streamlit as st
 
 from streamlit_app import activity, cached, tables
-from streamlit_app.components import answer, header, notices
+from streamlit_app.components import answer, grid, header, notices
 from streamlit_app.models import LoadedModel, PredictionError
 from streamlit_app.tables import Matched, Problem, TableError, Upload
 
@@ -90,13 +90,13 @@ def report(matched: Matched, model: LoadedModel, rows: int) -> None:
                 f"{lost:,} of {rows:,} rows can't be asked about and get no prediction.",
                 icon=":material/rule:",
             )
-            _listed(matched.problems)
+            _listed(matched.problems, "problems")
         if matched.remarks:
             with st.expander(
                 f"{len(matched.remarks)} columns hold values that no training row had", icon=":material/info:"
             ):
                 st.caption("These rows get a prediction, but the model was never shown the like.")
-                _listed(matched.remarks)
+                _listed(matched.remarks, "remarks")
 
 
 def result(scored: Scored) -> None:
@@ -200,7 +200,7 @@ def _names(names: tuple[str, ...], most: int = 8) -> str:
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
-def _listed(problems: tuple[Problem, ...]) -> None:
+def _listed(problems: tuple[Problem, ...], key: str) -> None:
     rows = [
         {
             "column": problem.column,
@@ -210,7 +210,7 @@ def _listed(problems: tuple[Problem, ...]) -> None:
         }
         for problem in problems
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Which values don't fit, and in which rows")
+    grid.show(pd.DataFrame(rows), "Which values don't fit, and in which rows", key)
 
 
 header.with_model(draw)

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from streamlit_app import cached, forms
-from streamlit_app.components import follow, header, notices
+from streamlit_app.components import follow, grid, header, notices
 from streamlit_app.registry import CHAMPION, Card, ModelUnusableError
 from streamlit_app.schema import Column
 
@@ -116,17 +116,16 @@ def schema(card: Card) -> None:
     """Draws what the model takes, and what the training rows held."""
     st.subheader(f"{len(card.columns)} columns", anchor=False)
     frame = pd.DataFrame([_described(column) for column in card.columns])
-    st.dataframe(
+    grid.show(
         frame.dropna(axis="columns", how="all"),
-        hide_index=True,
-        column_config={
+        "The model's columns",
+        "schema",
+        {
             "missing": st.column_config.NumberColumn(format="percent"),
             "spread": st.column_config.BarChartColumn(
                 "values", help="Shares of bins, or of the first levels"
             ),
         },
-        alt="The model's columns",
-        key="schema",
     )
 
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
 from streamlit_app import cached, forms
 from streamlit_app.cached import Catalogue
-from streamlit_app.components import charts, header, notices
+from streamlit_app.components import charts, grid, header, notices
 from streamlit_app.registry import CHALLENGER, CHAMPION, RegistryAwayError, Training, Version
 
 _DRAWN = 30  # versions in the plot, the newest
+_FEW = 2  # decisions that need no scroll bar
 
 
 def roles(catalogue: Catalogue, name: str) -> dict[str, str]:
@@ -70,7 +71,8 @@ def versions_of(name: str, held: dict[str, str]) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left:
         charts.versions(scores(versions[:_DRAWN], held), metric)
-    with right, st.container(height=300, border=True, key="decisions"):
+    height: Literal["content"] | int = 300 if len(versions) > _FEW else "content"
+    with right, st.container(height=height, border=True, key="decisions"):
         st.markdown("**What the gate decided**")
         for version in versions[:_DRAWN]:
             decision(version, held.get(version.number, ""))
@@ -154,7 +156,7 @@ def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None
     config |= {
         name: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm") for name in ("promoted", "trained")
     }
-    st.dataframe(frame, hide_index=True, column_config=config, alt=sentence, key=key)
+    grid.show(frame, sentence, key, config)
 
 
 def promoted(version: Version) -> datetime | None:

@@ -57,7 +57,7 @@ def draw_answer(model: LoadedModel, row: dict[str, Value] | None, *, asked: bool
         answer.show(model, held.prediction)
         found = held.influences if held.influences is not None else influences(model, row)
         if found:
-            answer.pushed(found, classes=bool(held.prediction.probabilities))
+            answer.pushed(model, found, classes=bool(held.prediction.probabilities))
     st.session_state[key] = Answered(model.version, row, held.prediction, found)
     answer.program(model, row, held.prediction)
 

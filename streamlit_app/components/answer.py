@@ -49,11 +49,11 @@ def show(model: LoadedModel, prediction: Prediction | None) -> None:
             st.markdown(f"Between **{forms.number(value - half)}** and **{forms.number(value + half)}**")
         st.caption(
             f"{share:.0%} of the holdout's rows were within ± {forms.number(half)} of their prediction; "
-            "rows like these will be, too."
+            "so should be rows like them."
         )
 
 
-def pushed(found: list[Influence], *, classes: bool) -> None:
+def pushed(model: LoadedModel, found: list[Influence], *, classes: bool) -> None:
     """Draws which values pushed the prediction, strongest first."""
     shown = [influence for influence in found if influence.change][:_MOST_INFLUENCES]
     st.markdown("**What pushed it**")
@@ -64,7 +64,8 @@ def pushed(found: list[Influence], *, classes: bool) -> None:
     written = [f"{i.change:+.1%}" if classes else _signed(i.change) for i in shown]
     charts.influences(changes, written)
     answer = "the probability of this class" if classes else "the prediction"
-    st.caption(f"How much each value moves {answer}, against what the training rows had in its place.")
+    rows = "training" if model.profile else "example"
+    st.caption(f"How much each value moves {answer}, against what the {rows} rows had in its place.")
 
 
 def program(model: LoadedModel, row: dict[str, Value], prediction: Prediction) -> None:
