@@ -80,9 +80,9 @@ def ask(log: ActivityLog, model: LoadedModel, frame: pd.DataFrame) -> Answers:
 def traffic(path: str, model: str, span: timedelta) -> Traffic:
     """Sums up who asked a model in the last hours or days."""
     now = datetime.now(UTC)
-    events = read_events(path, model, now - span)
+    events = read_events(path, model, now - span).astype({"rows": int, "latency_ms": float})
     answered = events[events["status"] == 200]
-    latency = answered["latency_ms"].astype(float)
+    latency = answered["latency_ms"]
     return Traffic(
         len(events),
         int(events["rows"].sum()),
@@ -121,4 +121,5 @@ def _buckets(events: pd.DataFrame, answered: pd.DataFrame, now: datetime, span: 
         }
     ).reindex(times)
     table[["rows", "failed"]] = table[["rows", "failed"]].fillna(0).astype(int)
+    table.index = table.index.tz_localize(None)  # in UTC
     return table.rename_axis("time").reset_index()

@@ -90,13 +90,13 @@ def report(matched: Matched, model: LoadedModel, rows: int) -> None:
                 f"{lost:,} of {rows:,} rows can't be asked about and get no prediction.",
                 icon=":material/rule:",
             )
-            _listed(matched.problems, "problems")
+            _listed(matched.problems, "Which values don't fit, and in which rows", "problems")
         if matched.remarks:
             with st.expander(
                 f"{len(matched.remarks)} columns hold values that no training row had", icon=":material/info:"
             ):
                 st.caption("These rows get a prediction, but the model was never shown the like.")
-                _listed(matched.remarks, "remarks")
+                _listed(matched.remarks, "Which values no training row had", "remarks")
 
 
 def result(scored: Scored) -> None:
@@ -200,7 +200,7 @@ def _names(names: tuple[str, ...], most: int = 8) -> str:
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
-def _listed(problems: tuple[Problem, ...], key: str) -> None:
+def _listed(problems: tuple[Problem, ...], sentence: str, key: str) -> None:
     rows = [
         {
             "column": problem.column,
@@ -210,7 +210,7 @@ def _listed(problems: tuple[Problem, ...], key: str) -> None:
         }
         for problem in problems
     ]
-    grid.show(pd.DataFrame(rows), "Which values don't fit, and in which rows", key)
+    grid.show(pd.DataFrame(rows), sentence, key)
 
 
 header.with_model(draw)

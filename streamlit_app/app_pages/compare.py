@@ -39,7 +39,7 @@ def overview(catalogue: Catalogue) -> None:
                 "metric": held.metric if held else "",
                 "cross-validated": held.score("cv_score") if held else None,
                 "holdout": held.score("holdout_score") if held else None,
-                "promoted": promoted(held) if held else None,
+                "promoted (UTC)": promoted(held) if held else None,
             }
         )
     table(rows, "All registered models", "overview")
@@ -88,7 +88,7 @@ def versions_of(name: str, held: dict[str, str]) -> None:
                 "gate": version.tags.get("gate_decision", ""),
                 "better by": version.score("gate_improvement"),
                 "sure": version.score("gate_confidence"),
-                "trained": version.created,
+                "trained (UTC)": version.created.replace(tzinfo=None),
                 "MLflow": version.url,
             }
             for version in versions
@@ -154,7 +154,8 @@ def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None
     config["MLflow"] = st.column_config.LinkColumn(display_text="open")
     config["sure"] = st.column_config.NumberColumn(format="percent")
     config |= {
-        name: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm") for name in ("promoted", "trained")
+        name: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
+        for name in ("promoted (UTC)", "trained (UTC)")
     }
     grid.show(frame, sentence, key, config)
 
@@ -162,7 +163,7 @@ def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None
 def promoted(version: Version) -> datetime | None:
     """When a version became champion; tags are free text."""
     try:
-        return datetime.fromisoformat(version.tags["promoted_at"])
+        return datetime.fromisoformat(version.tags["promoted_at"]).replace(tzinfo=None)
     except (KeyError, ValueError):
         return None
 

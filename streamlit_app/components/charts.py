@@ -83,7 +83,7 @@ def traffic(frame: pd.DataFrame) -> None:
         alt.Chart(long, height=220)
         .mark_bar()
         .encode(
-            x=alt.X("time:T", title=None),
+            x=alt.X("time:T", title="UTC"),
             y=alt.Y("sum(number):Q", title="Rows"),
             color=alt.Color(
                 "kind:N",
@@ -105,7 +105,7 @@ def latency(frame: pd.DataFrame) -> None:
         alt.Chart(long, height=220)
         .mark_line(point=True, strokeWidth=2)
         .encode(
-            x=alt.X("time:T", title=None, scale=span),
+            x=alt.X("time:T", title="UTC", scale=span),
             y=alt.Y("ms:Q", title="Milliseconds"),
             color=alt.Color(
                 "quantile:N",
