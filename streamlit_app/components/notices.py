@@ -66,7 +66,7 @@ def no_table(error: AppError) -> None:
 
 def empty(title: str, icon: str, *lines: str) -> None:
     """There is nothing to show yet: why, and what to do."""
-    with st.container(border=True, key="notice"):
+    with st.container(border=True, key=f"notice-{icon}"):
         st.subheader(f":material/{icon}: {title}", anchor=False)
         for line in lines:
             st.markdown(line)

@@ -185,7 +185,7 @@ def test_the_card_says_where_a_version_comes_from(app: AppTest) -> None:
     schema = table(at, "The model's columns")
     assert schema["column"].tolist() == ["city", "rooms", "area", "built", "balcony", "listed"]
     assert schema["in training"].iloc[1] == "1 to 5, median 3"
-    assert len(at.get("imgs")) == 4
+    assert len(at.image) == 4
 
 
 def test_a_version_that_no_training_of_ours_made(
@@ -216,7 +216,7 @@ def test_no_log_is_kept(app: AppTest, log: Path, monkeypatch: pytest.MonkeyPatch
 def test_few_predictions_are_too_few_to_tell(app: AppTest, log: Path) -> None:
     asked(log, flats(12))
     at = opened(app, "activity", "flats")
-    assert [metric.value for metric in at.metric] == ["12", "12", "1", "6 ms", "11 ms"]
+    assert [metric.value for metric in at.metric] == ["12", "12", "1", "6 ms", "10 ms"]
     assert "From 30 on, drift can be told from chance." in at.info[0].value
     assert not at.dataframe
 
