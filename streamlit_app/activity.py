@@ -121,5 +121,5 @@ def _buckets(events: pd.DataFrame, answered: pd.DataFrame, now: datetime, span: 
         }
     ).reindex(times)
     table[["rows", "failed"]] = table[["rows", "failed"]].fillna(0).astype(int)
-    table.index = table.index.tz_localize(None)  # in UTC
+    table.index = times.tz_localize(None)  # in UTC
     return table.rename_axis("time").reset_index()

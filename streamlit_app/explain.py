@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from streamlit_app.models import Answers, LoadedModel
+from streamlit_app.models import LoadedModel
 from streamlit_app.schema import Column, Value, moment
 
-_ROWS = 1024  # asked at once: an answer of more rows would no longer feel instant
+_ROWS = 512  # asked at once: an answer of more rows would no longer feel instant
 _FEWEST, _MOST = 3, 24  # draws a column
 
 
@@ -36,15 +36,16 @@ class Influence:
     change: float
 
 
-def influences(model: LoadedModel, row: Mapping[str, Value]) -> list[Influence]:
+def influences(model: LoadedModel, row: Mapping[str, Value], answer: str | float) -> list[Influence]:
     """Measures what each value adds to the prediction, strongest first.
 
     Args:
         model: The version that answers.
         row: The row that it was asked about.
+        answer: What it answered.
 
     Returns:
-        One for each column of which something is known; at most some 340 columns are looked at.
+        One for each column of which something is known; at most some 170 columns are looked at.
 
     Raises:
         PredictionError: The model failed on one of these rows.
@@ -62,7 +63,7 @@ def influences(model: LoadedModel, row: Mapping[str, Value]) -> list[Influence]:
         frame[column.name] = pd.Series(changed, dtype=frame[column.name].dtype)
         starts.append(start)
         start += len(values)
-    scores = _scores(model.ask(frame))
+    scores = model.support(frame, answer)
     found = [
         Influence(column.name, row[column.name], float(scores[0] - weights @ scores[at : at + len(values)]))
         for (column, values, weights), at in zip(draws, starts, strict=True)
@@ -86,11 +87,3 @@ def _draws(model: LoadedModel, column: Column, most: int) -> tuple[list[Value], 
     ]
     drawn: list[Value] = [moment(number) for number in numbers] if column.kind == "date" else [*numbers]
     return drawn, np.full(len(drawn), 1 / max(1, len(drawn)))
-
-
-def _scores(answers: Answers) -> np.ndarray:
-    if not answers.classes:
-        return answers.values
-    if answers.chances is None:
-        return np.asarray(answers.values == answers.values[0], dtype=float)
-    return answers.chances[:, answers.classes.index(str(answers.values[0]))]

@@ -1,7 +1,8 @@
 """A loaded model, and how to ask it. No MLflow, and no drawing."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +95,7 @@ class LoadedModel:
         Raises:
             PredictionError: The model failed on these rows.
         """
-        try:
+        with self._asked():
             if not hasattr(self.estimator, "classes_"):
                 return Answers(np.asarray(self.estimator.predict(frame), dtype=float).reshape(len(frame)))
             classes = tuple(str(label) for label in self.estimator.classes_)
@@ -102,9 +103,25 @@ class LoadedModel:
             if not hasattr(self.estimator, "predict_proba"):
                 return Answers(values, classes)
             return Answers(values, classes, np.asarray(self.estimator.predict_proba(frame)))
-        except Exception as error:  # a model may raise anything
-            _log.exception("%s version %s failed to predict", self.name, self.version)
-            raise self._failed(error) from error
+
+    def support(self, frame: pd.DataFrame, value: str | float) -> np.ndarray:
+        """How far each row speaks for an answer.
+
+        Returns:
+            The number that is predicted; of a classifier the probability of this class, or, where the model
+            has none, whether it is predicted.
+
+        Raises:
+            PredictionError: The model failed on these rows.
+        """
+        with self._asked():
+            if not hasattr(self.estimator, "predict_proba"):
+                found = np.asarray(self.estimator.predict(frame))
+                if hasattr(self.estimator, "classes_"):
+                    found = found.astype(str) == value
+                return found.reshape(len(frame)).astype(float)
+            place = [str(label) for label in self.estimator.classes_].index(str(value))
+            return np.asarray(self.estimator.predict_proba(frame))[:, place]
 
     def predict(self, row: Mapping[str, Value]) -> Prediction:
         """Answers for one row.
@@ -113,6 +130,14 @@ class LoadedModel:
             PredictionError: The model failed on this row.
         """
         return first(self.ask(self.frame([row])))
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a model may raise anything
+            _log.exception("%s version %s failed to predict", self.name, self.version)
+            raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> PredictionError:
         return PredictionError(

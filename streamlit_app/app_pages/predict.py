@@ -35,10 +35,10 @@ def ask(model: LoadedModel, row: dict[str, Value], *, asked: bool) -> Prediction
     return first(activity.ask(cached.activity_log(), model, frame) if asked else model.ask(frame))
 
 
-def influences(model: LoadedModel, row: dict[str, Value]) -> list[Influence]:
-    """Explains the answer, which stands without it where that fails."""
+def influences(model: LoadedModel, held: Answered) -> list[Influence]:
+    """Explains an answer, which stands without it where that fails."""
     try:
-        return explain.influences(model, row)
+        return explain.influences(model, held.row, held.prediction.value)
     except PredictionError:
         return []
 
@@ -55,7 +55,7 @@ def draw_answer(model: LoadedModel, row: dict[str, Value] | None, *, asked: bool
         if held is None or not fresh:
             held = Answered(model.version, row, ask(model, row, asked=asked))
         answer.show(model, held.prediction)
-        found = held.influences if held.influences is not None else influences(model, row)
+        found = held.influences if held.influences is not None else influences(model, held)
         if found:
             answer.pushed(model, found, classes=bool(held.prediction.probabilities))
     st.session_state[key] = Answered(model.version, row, held.prediction, found)

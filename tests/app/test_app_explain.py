@@ -37,7 +37,7 @@ def test_a_linear_model_is_explained_exactly() -> None:
         rows, 3 * rows["a"] - rows["b"] + 8 * (rows["city"] == "Bonn")
     )
     assert model.predict(ROWS) == pytest.approx(y)
-    found = influences(loaded(model, a=A, b=B, city=CITY), {"a": 10.0, "b": 10.0, "city": "Bonn"})
+    found = influences(loaded(model, a=A, b=B, city=CITY), {"a": 10.0, "b": 10.0, "city": "Bonn"}, 37.0)
     changes = {one.column: one.change for one in found}
     # Means of a and b are 5, and a quarter of the rows is from Bonn.
     assert changes == {
@@ -46,14 +46,16 @@ def test_a_linear_model_is_explained_exactly() -> None:
         "city": pytest.approx(6),
     }
     assert [one.column for one in found] == ["a", "city", "b"]
-    assert found == influences(loaded(model, a=A, b=B, city=CITY), {"a": 10.0, "b": 10.0, "city": "Bonn"})
+    assert found == influences(
+        loaded(model, a=A, b=B, city=CITY), {"a": 10.0, "b": 10.0, "city": "Bonn"}, 37.0
+    )
 
 
 def test_of_a_classifier_the_predicted_class_counts() -> None:
     rows = ROWS[["a", "b"]]
     model = LogisticRegression().fit(rows, ["low", "high", "low", "high"])
     for row in ({"a": 10.0, "b": 5.0}, {"a": 0.0, "b": 5.0}):
-        first, second = influences(loaded(model, a=A, b=B), row)
+        first, second = influences(loaded(model, a=A, b=B), row, "high" if row["a"] else "low")
         assert first.column == "a"
         assert first.change > 0.3
         assert abs(second.change) < 0.05
@@ -61,14 +63,14 @@ def test_of_a_classifier_the_predicted_class_counts() -> None:
 
 def test_a_classifier_without_probabilities() -> None:
     model = LinearSVC().fit(ROWS[["a", "b"]], ["low", "high", "low", "high"])
-    first, second = influences(loaded(model, a=A, b=B), {"a": 10.0, "b": 5.0})
+    first, second = influences(loaded(model, a=A, b=B), {"a": 10.0, "b": 5.0}, "high")
     assert (first.column, first.change) == ("a", pytest.approx(0.5, abs=0.1))
     assert second.change == pytest.approx(0)
 
 
 def test_without_a_profile_the_examples_stand_in() -> None:
     model = LinearRegression().fit(ROWS[["a", "b"]], 3 * ROWS["a"])
-    found = influences(loaded(model, a=None, b=None), {"a": 10.0, "b": 10.0})
+    found = influences(loaded(model, a=None, b=None), {"a": 10.0, "b": 10.0}, 30.0)
     assert {one.column: one.change for one in found} == {"a": pytest.approx(15), "b": pytest.approx(0)}
 
 
@@ -85,6 +87,6 @@ def test_many_columns_stay_few_rows() -> None:
     columns = tuple(Column(f"c{i}", "number", True, A) for i in range(1000))
     dtypes = {column.name: float for column in columns}
     model = LoadedModel("m", "1", {}, columns, (), None, None, None, Wide(), dtypes)
-    found = influences(model, {column.name: 1.0 for column in columns})
-    assert len(found) == 341
-    assert asked == [1 + 341 * 3]
+    found = influences(model, {column.name: 1.0 for column in columns}, 1000.0)
+    assert len(found) == 170
+    assert asked == [1 + 170 * 3]
