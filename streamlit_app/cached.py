@@ -1,13 +1,23 @@
 """What is remembered of the registry, and for how long. All sessions share it."""
 
 import logging
+import threading
 from dataclasses import dataclass
+from datetime import timedelta
 
 import streamlit as st
 
-from streamlit_app.registry import LoadedModel, RegisteredModel, Registry, RegistryAwayError
+from scoring.activity import ActivityLog
+from streamlit_app import activity
+from streamlit_app.activity import Traffic
+from streamlit_app.drift import Drift
+from streamlit_app.models import LoadedModel
+from streamlit_app.registry import Card, RegisteredModel, Registry, RegistryAwayError, Training, Version
+from streamlit_app.schema import Profile
 
 POLL_SECONDS = 3  # asked at most this often, however many pages are open
+_LOOKED_AT_SECONDS = 30  # what changes only with a training
+_TABLES = 2  # scored at once, however many people upload: each takes some 100 MB
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +74,56 @@ def catalogue() -> Catalogue:
 def model(name: str, version: str) -> LoadedModel:
     """One exact version: an alias that moves is a new entry here, and a failure is none."""
     return registry().load(name, version)
+
+
+@st.cache_data(ttl=POLL_SECONDS, max_entries=100, show_spinner=False)
+def versions(name: str) -> tuple[Version, ...]:
+    """The versions of a model, newest first."""
+    return registry().versions(name)
+
+
+@st.cache_data(ttl=_LOOKED_AT_SECONDS, max_entries=20, show_spinner="Reading the last training…")
+def last_training(name: str) -> Training | None:
+    """The last training of a problem that came to an end."""
+    return registry().last_training(name)
+
+
+@st.cache_data(ttl=_LOOKED_AT_SECONDS, max_entries=20, show_spinner="Reading the model card…")
+def card(name: str, version: str) -> Card:
+    """Where a version comes from."""
+    return registry().card(name, version)
+
+
+@st.cache_data(max_entries=60, show_spinner=False)
+def plot(run_id: str, path: str) -> bytes:
+    """A logged plot, which never changes."""
+    return registry().plot(run_id, path)
+
+
+@st.cache_resource(show_spinner=False)
+def activity_log() -> ActivityLog:
+    """The one writer of this process."""
+    return ActivityLog.from_environment()
+
+
+@st.cache_data(ttl=10, max_entries=50, show_spinner=False)
+def traffic(path: str, name: str, span: timedelta) -> Traffic:
+    """What a model was asked lately."""
+    return activity.traffic(path, name, span)
+
+
+@st.cache_data(ttl=60, max_entries=50, show_spinner="Comparing with the training data…")
+def drift(
+    path: str, name: str, version: str, span: timedelta, _profile: Profile
+) -> tuple[int, tuple[Drift, ...]]:
+    """How far that is from what the version was trained on; name and version stand for the profile."""
+    return activity.drift(path, name, version, _profile, span)
+
+
+@st.cache_resource(show_spinner=False)
+def tables() -> threading.Semaphore:
+    """Who may score a table now."""
+    return threading.Semaphore(_TABLES)
 
 
 @st.cache_data(ttl=POLL_SECONDS, show_spinner=False)

@@ -4,33 +4,62 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
-type Value = float | int | bool | str | None
-type Kind = Literal["number", "integer", "boolean", "text"]
+from streamlit_app.schema import Column, Seen, Value, moment
+
+type Widget = Literal["slider", "number", "select", "yes_no", "toggle", "text", "date", "moment"]
 
 _MAX_DECIMALS = 6
 _GROUP_AT = 12  # fewer fields than this fit on one screen
 _SMALLEST_GROUP = 3
-
-
-@dataclass(frozen=True)
-class Column:
-    """One input of a model."""
-
-    name: str
-    kind: Kind
-    required: bool
+_SLIDER_STEPS = 200
+_MOSTLY = 0.5
+_LARGE = 1e12
+# As in training/problem.py.
+_METRICS = {
+    "neg_root_mean_squared_error": "rmse",
+    "neg_mean_absolute_error": "mae",
+    "neg_median_absolute_error": "median_ae",
+    "neg_mean_absolute_percentage_error": "mape",
+}
 
 
 @dataclass(frozen=True)
 class Field:
-    """One input as a person sees it. Decimals and step are for numbers only."""
+    """One input as a person sees it.
+
+    Attributes:
+        column: What the model gets.
+        label: Its name in words.
+        widget: How it is asked for; a slider can be typed as a number as well.
+        decimals: Of a number.
+        step: By how much one key press changes a number.
+        low: Left end of a slider.
+        high: Right end of a slider.
+        options: What can be selected.
+        open: Whether something else can be typed where there are options.
+        hint: What the training rows held.
+    """
 
     column: Column
     label: str
-    decimals: int
-    step: float
+    widget: Widget
+    decimals: int = 0
+    step: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+    options: tuple[str, ...] = ()
+    open: bool = False
+    hint: str = ""
+
+    def clamped(self, value: Value) -> Value:
+        """The nearest value that the slider can show."""
+        if not isinstance(value, (int, float)):
+            value = self.low
+        nearest = min(max(value, self.low), self.high)
+        return round(nearest) if self.column.kind == "integer" else float(nearest)
 
 
 @dataclass(frozen=True)
@@ -62,6 +91,14 @@ def groups(columns: Sequence[Column], examples: Sequence[Mapping[str, Value]]) -
     if len(parts) == 1:
         return (Group("Inputs", tuple(*parts.values())),)
     return tuple(Group(title, tuple(fields)) for title, fields in parts.items())
+
+
+def typical(columns: Iterable[Column]) -> dict[str, Value]:
+    """The row that a form begins with: medians and most frequent levels; nothing that is mostly missing."""
+    return {
+        column.name: column.seen.typical if column.seen and column.seen.missing < _MOSTLY else None
+        for column in columns
+    }
 
 
 def missing(layout: Iterable[Group], row: Mapping[str, Value]) -> list[str]:
@@ -99,15 +136,83 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 3 - magnitude)}f}"
 
 
-def _field(column: Column, seen: Sequence[Value]) -> Field:
-    numbers = [float(v) for v in seen if isinstance(v, (int, float)) and math.isfinite(v)]
+def metric(scorer: str) -> str:
+    """Names a metric as the training does: scikit-learn's "neg_root_mean_squared_error" is "rmse"."""
+    return _METRICS.get(scorer, scorer.removeprefix("neg_"))
+
+
+def direction(scorer: str) -> str:
+    """Says which way is better; scores are natural values, so an error is better if it is lower."""
+    return "lower is better" if scorer.startswith("neg_") else "higher is better"
+
+
+def amount(value: float, kind: str) -> str:
+    """Writes what a column holds: whole numbers whole (1956 may be a year), dates as dates."""
+    if kind == "date":
+        return day(moment(value))
+    return f"{value:.0f}" if kind == "integer" and abs(value) < _LARGE else number(value)
+
+
+def day(value: datetime) -> str:
+    """Writes a date as a program would read it, with the time of day if there is one."""
+    return value.strftime("%Y-%m-%d" if value.time() == datetime.min.time() else "%Y-%m-%d %H:%M")
+
+
+def _field(column: Column, examples: Sequence[Value]) -> Field:
+    seen, label = column.seen, readable(column.name)
+    if column.kind == "boolean":
+        return Field(column, label, "toggle" if column.required else "yes_no")
+    if column.kind == "date":
+        whole = seen is None or seen.whole_days
+        return Field(column, label, "date" if whole else "moment", hint=_hint(seen))
+    if column.kind == "text":
+        options, more = (tuple(seen.levels), seen.other > 0) if seen else ((), False)
+        return Field(column, label, "select" if options else "text", options=options, open=more)
+    if column.required and seen and seen.low is not None and seen.high is not None and seen.low < seen.high:
+        return _slider(column, seen.low, seen.high, _hint(seen))
+    return _number(column, seen, examples)
+
+
+def _number(column: Column, seen: Seen | None, examples: Sequence[Value]) -> Field:
+    label = readable(column.name)
+    numbers = [float(v) for v in examples if isinstance(v, (int, float)) and math.isfinite(v)]
+    numbers += [seen.median] if seen and seen.median is not None else []
     largest = max(map(abs, numbers), default=0.0)
     # One press of "+" changes the value by one to ten per cent.
     step = 10.0 ** (math.floor(math.log10(largest)) - 1) if largest else 0.1
     if column.kind == "integer":
-        return Field(column, readable(column.name), 0, max(1.0, step))
+        return Field(column, label, "number", 0, max(1.0, step), hint=_hint(seen))
     decimals = max((_decimals(v) for v in numbers), default=2)
-    return Field(column, readable(column.name), max(decimals, _decimals(step)), step)
+    return Field(column, label, "number", max(decimals, _decimals(step)), step, hint=_hint(seen))
+
+
+def _slider(column: Column, low: float, high: float, hint: str) -> Field:
+    """A slider over what the training rows held, in steps of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / _SLIDER_STEPS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough * (1 - 1e-9))
+    if column.kind == "integer":
+        step = max(1.0, step)
+    # One digit more than the steps have: an example's value may lie between them.
+    decimals = 0 if column.kind == "integer" else max(0, 1 - math.floor(math.log10(step)))
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    return Field(
+        column,
+        readable(column.name),
+        "slider",
+        decimals,
+        step,
+        round(low, decimals),
+        round(high, decimals),
+        hint=hint,
+    )
+
+
+def _hint(seen: Seen | None) -> str:
+    if seen is None or seen.low is None or seen.median is None or seen.high is None:
+        return ""
+    low, middle, high = (amount(value, seen.kind) for value in (seen.low, seen.median, seen.high))
+    return f"In training: {low} to {high}, in the middle {middle}"
 
 
 def _decimals(value: float) -> int:

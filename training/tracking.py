@@ -39,7 +39,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from training import preprocessing, zoo
+from training import preprocessing, profile, zoo
 from training.data import some_rows
 from training.server import unreachable
 
@@ -437,7 +437,7 @@ def params_of(result: ModelResult, problem: Problem) -> dict[str, str]:
 
 
 def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, data: Data) -> None:
-    """Write a fitted estimator as an MLflow model: skops format, signature, real rows as its example.
+    """Write a fitted estimator as an MLflow model: skops format, signature, example rows, profile.
 
     Args:
         estimator: A fitted estimator of the zoo.
@@ -454,6 +454,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         input_example=data.x_train.iloc[some_rows(len(data.x_train), _EXAMPLE_ROWS)],
         pip_requirements=_requirements(),
     )
+    profile.write(path, problem, data, estimator)
 
 
 def signature(problem: Problem, data: Data) -> ModelSignature:

@@ -1,10 +1,24 @@
-"""Ask a model: a form, and its answer."""
+"""Ask a model: a form, its answer, and what pushed it."""
+
+from dataclasses import dataclass
 
 import streamlit as st
 
-from streamlit_app import cached
-from streamlit_app.components import answer, follow, header, model_form, notices
-from streamlit_app.registry import LoadedModel, ModelUnusableError, PredictionError
+from streamlit_app import activity, cached, explain
+from streamlit_app.components import answer, header, model_form, notices
+from streamlit_app.explain import Influence
+from streamlit_app.models import LoadedModel, Prediction, PredictionError, first
+from streamlit_app.schema import Value
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What this session was told last of a model."""
+
+    version: str
+    row: dict[str, Value]
+    prediction: Prediction
+    influences: list[Influence] | None = None
 
 
 def announce(model: LoadedModel) -> None:
@@ -15,25 +29,51 @@ def announce(model: LoadedModel) -> None:
     st.session_state[key] = model.version
 
 
+def ask(model: LoadedModel, row: dict[str, Value], *, asked: bool) -> Prediction:
+    """Asks the model; only what a person asks for is written down."""
+    frame = model.frame([row])
+    return first(activity.ask(cached.activity_log(), model, frame) if asked else model.ask(frame))
+
+
+def influences(model: LoadedModel, held: Answered) -> list[Influence]:
+    """Explains an answer, which stands without it where that fails."""
+    try:
+        return explain.influences(model, held.row, held.prediction.value)
+    except PredictionError:
+        return []
+
+
+def draw_answer(model: LoadedModel, row: dict[str, Value] | None, *, asked: bool) -> None:
+    """Draws the answer first, then what takes longer."""
+    key = f"predict.{model.name}.answer"
+    held: Answered | None = st.session_state.get(key)
+    fresh = held is not None and not asked and (held.version, held.row) == (model.version, row)
+    with st.container(border=True, key="answer"):
+        if row is None:
+            answer.show(model, None)
+            return
+        if held is None or not fresh:
+            held = Answered(model.version, row, ask(model, row, asked=asked))
+        answer.show(model, held.prediction)
+        found = held.influences if held.influences is not None else influences(model, held)
+        if found:
+            answer.pushed(model, found, classes=bool(held.prediction.probabilities))
+    st.session_state[key] = Answered(model.version, row, held.prediction, found)
+    answer.program(model, row, held.prediction)
+
+
 def draw(model: LoadedModel) -> None:
     """Draws the form beside the answer; on a phone, above it."""
     announce(model)
     answer.version(model)
-    left, right = st.columns([2, 1], gap="medium")
+    left, right = st.columns([5, 3], gap="medium")
     with left:
-        row = model_form.show(model)
+        row, asked = model_form.show(model)
     with right:
         try:
-            answer.show(model.predict(row) if row else None)
+            draw_answer(model, row, asked=asked)
         except PredictionError as error:
             notices.no_answer(error)
 
 
-name, version = header.chosen()
-try:
-    loaded = cached.model(name, version)
-except ModelUnusableError as error:
-    notices.unusable(error)
-    follow.retry()
-else:
-    draw(loaded)
+header.with_model(draw)

@@ -1,19 +1,23 @@
 """Who answers, and the answer."""
 
-import altair as alt
-import pandas as pd
+import os
+
 import streamlit as st
 
-from streamlit_app import forms
-from streamlit_app.registry import ALIAS, LoadedModel, Prediction
+from streamlit_app import forms, invocation
+from streamlit_app.components import charts
+from streamlit_app.explain import Influence
+from streamlit_app.models import LoadedModel, Prediction
+from streamlit_app.registry import CHAMPION
+from streamlit_app.schema import Value
 
 _MOST_BARS = 12
-_BAR_HEIGHT = 34
+_MOST_INFLUENCES = 6
 
 
 def version(model: LoadedModel) -> None:
     """Says in a line which version answers, how good it is, and where MLflow keeps it."""
-    facts = [f"**{forms.readable(model.name)}** v{model.version}", f":green-badge[{ALIAS}]"]
+    facts = [f"**{forms.readable(model.name)}** v{model.version}", f":green-badge[{CHAMPION}]"]
     if zoo_name := model.tags.get("model"):
         facts.append(zoo_name.replace("_", " "))
     if score := _score(model):
@@ -24,47 +28,66 @@ def version(model: LoadedModel) -> None:
         st.markdown(" · ".join(facts))
 
 
-def show(prediction: Prediction | None) -> None:
-    """Draws the prediction large, with the chances of each class; before there is one, where it will be."""
-    with st.container(border=True, key="answer"):
-        if prediction is None:
-            st.metric("Prediction", "—")
-            st.caption("The form holds a real example. Change what you like, then press **Predict**.")
-            return
-        value = prediction.value
-        with st.container(key="prediction"):
-            st.metric("Prediction", value if isinstance(value, str) else forms.number(value))
-        if prediction.probabilities:
-            with st.container(key="probability"):
-                st.markdown(f"Probability **{prediction.probabilities[str(value)]:.1%}**")
-            _chart(prediction)
-
-
-def _chart(prediction: Prediction) -> None:
-    ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:_MOST_BARS]
-    frame = pd.DataFrame(
-        [(f"{name} {chance:.1%}", chance, name == prediction.value) for name, chance in ranked],
-        columns=["class", "probability", "predicted"],
-    )
-    # The figures are part of the labels, which take their colour from the theme; text marks don't.
-    labels = alt.Axis(title=None, labelLimit=220, labelFontSize=14, ticks=False, domain=False)
-    bars = (
-        alt.Chart(frame, height=_BAR_HEIGHT * len(frame))
-        .mark_bar(cornerRadius=4, height=18)
-        .encode(
-            x=alt.X("probability", axis=None, scale=alt.Scale(domain=[0, 1])),
-            y=alt.Y("class", sort=None, axis=labels),
-            opacity=alt.condition("datum.predicted", alt.value(1.0), alt.value(0.4)),
-            tooltip=[alt.Tooltip("class")],
+def show(model: LoadedModel, prediction: Prediction | None) -> None:
+    """Draws the prediction large, and how sure it is; before there is one, where it will be."""
+    if prediction is None:
+        st.metric("Prediction", "—")
+        what = "a typical row" if model.profile else "a real example"
+        st.caption(f"The form holds {what}. Change what you like, then press **Predict**.")
+        return
+    value = prediction.value
+    with st.container(key="prediction"):
+        st.metric("Prediction", value if isinstance(value, str) else forms.number(value))
+    if prediction.probabilities:
+        with st.container(key="probability"):
+            st.markdown(f"Probability **{prediction.probabilities[str(value)]:.1%}**")
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:_MOST_BARS]
+        charts.chances(ranked, str(value))
+    elif isinstance(value, float) and model.profile and model.profile.half_width is not None:
+        half, share = model.profile.half_width, model.profile.confidence
+        with st.container(key="interval"):
+            st.markdown(f"Between **{forms.number(value - half)}** and **{forms.number(value + half)}**")
+        st.caption(
+            f"{share:.0%} of the holdout's rows were within ± {forms.number(half)} of their prediction; "
+            "so should be rows like them."
         )
-    )
-    with st.container(key="probabilities"):
-        st.altair_chart(bars)
+
+
+def pushed(model: LoadedModel, found: list[Influence], *, classes: bool) -> None:
+    """Draws which values pushed the prediction, strongest first."""
+    shown = [influence for influence in found if influence.change][:_MOST_INFLUENCES]
+    st.markdown("**What pushed it**")
+    if not shown:
+        st.caption("No value alone changes this answer.")
+        return
+    changes = [(forms.readable(i.column), i.change) for i in shown]
+    written = [f"{i.change:+.1%}" if classes else _signed(i.change) for i in shown]
+    charts.influences(changes, written)
+    answer = "the probability of this class" if classes else "the prediction"
+    rows = "training" if model.profile else "example"
+    st.caption(f"How much each value moves {answer}, against what the {rows} rows had in its place.")
+
+
+def program(model: LoadedModel, row: dict[str, Value], prediction: Prediction) -> None:
+    """Shows the answer as a program would get it, and how to ask for it."""
+    url = os.environ.get("MLSTACK_SCORING_PUBLIC_URL")
+    with st.expander("For programs: JSON and curl" if url else "For programs: JSON", icon=":material/code:"):
+        if url:
+            st.code(invocation.curl(url, model, row), language="bash", wrap_lines=True)
+        st.code(invocation.answer(model, row, prediction), language="json")
+
+
+def _signed(change: float) -> str:
+    return f"{'+' if change >= 0 else '-'}{forms.number(abs(change))}"
 
 
 def _score(model: LoadedModel) -> str:
     metric, score = model.tags.get("metric"), model.tags.get("holdout_score") or model.tags.get("cv_score")
     try:
-        return f"{metric.replace('_', ' ')} {forms.number(float(score))}" if metric and score else ""
+        return (
+            f"{forms.metric(metric).replace('_', ' ')} {forms.number(float(score))}"
+            if metric and score
+            else ""
+        )
     except ValueError:  # tags are free text
         return ""

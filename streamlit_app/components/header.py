@@ -1,40 +1,55 @@
-"""What stands above every page: where you are, and which model you ask."""
+"""What stands above every page: where you are, and which model it is about."""
+
+from collections.abc import Callable
 
 import streamlit as st
 
 from streamlit_app import cached, forms
+from streamlit_app.components import follow, notices
+from streamlit_app.models import LoadedModel
+from streamlit_app.registry import ModelUnusableError
 
 
 def show(title: str) -> None:
-    """Draws the name of the product, the page's title and the way into MLflow."""
+    """Draws the page's title and the way into MLflow."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        with st.container(key="brand", width="content"):
-            st.markdown(":primary[:material/hub:] mlstack")
+        st.title(title, anchor=False, width="content")
         if url := cached.registry().home_url:
             st.link_button("Open MLflow", url, icon=":material/open_in_new:", type="tertiary")
-    st.title(title, anchor=False)
 
 
-def pick_model(catalogue: cached.Catalogue) -> None:
-    """Lets a person choose among the promoted models; a page reads the choice with `chosen`.
+def pick_model(catalogue: cached.Catalogue, names: list[str]) -> None:
+    """Lets a person choose among models; a page reads the choice with `chosen`.
 
     The choice is in the address too, so that a link sent to a colleague opens the same model.
     """
-    names = list(catalogue.champions)
     if (linked := st.query_params.get("model")) in names:
         st.session_state.setdefault("model", linked)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        name = st.selectbox("Model", names, format_func=forms.readable, key="model", width=320)
+        name = st.selectbox(
+            "Model", names, format_func=forms.readable, key="model", width=320, persist_state="session"
+        )
         st.caption(_about(catalogue, name), width="stretch")
     if linked != name:
         st.query_params["model"] = name
-    st.session_state["chosen"] = name, catalogue.champions[name]
+    st.session_state["chosen"] = name, catalogue.champions.get(name, "")
 
 
 def chosen() -> tuple[str, str]:
-    """The model that a person chose, and the version that is its champion in this run."""
+    """The model that a person chose, and the version that is its champion in this run, if there is one."""
     name, version = st.session_state["chosen"]
     return name, version
+
+
+def with_model(draw: Callable[[LoadedModel], None]) -> None:
+    """Draws a page for the chosen model's champion, or says why there is none to draw it for."""
+    try:
+        loaded = cached.model(*chosen())
+    except ModelUnusableError as error:
+        notices.unusable(error)
+        follow.retry()
+    else:
+        draw(loaded)
 
 
 def _about(catalogue: cached.Catalogue, name: str) -> str:

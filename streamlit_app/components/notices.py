@@ -3,12 +3,12 @@
 import streamlit as st
 
 from streamlit_app import cached, forms
-from streamlit_app.registry import RegistryError
+from streamlit_app.models import AppError
 
 _TRAIN = "ansible-playbook train.yml -e model=all"
 
 
-def away(error: RegistryError) -> None:
+def away(error: AppError) -> None:
     """MLflow can't be reached, and nothing is known from before."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/cloud_off: MLflow is not answering", anchor=False)
@@ -39,7 +39,7 @@ def nothing_promoted(catalogue: cached.Catalogue) -> None:
         st.code(_TRAIN, language="bash")
 
 
-def unusable(error: RegistryError) -> None:
+def unusable(error: AppError) -> None:
     """The chosen model can't be loaded."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/deployed_code_alert: This model is not available", anchor=False)
@@ -49,14 +49,30 @@ def unusable(error: RegistryError) -> None:
         _detail(error)
 
 
-def no_answer(error: RegistryError) -> None:
+def no_answer(error: AppError) -> None:
     """The model failed on these values."""
     with st.container(key="no-answer"):
         st.error(f"{error} Change a value and try again.", icon=":material/error:")
         _detail(error)
 
 
-def _detail(error: RegistryError) -> None:
+def no_table(error: AppError) -> None:
+    """An uploaded file can't be used."""
+    with st.container(border=True, key="no-table"):
+        st.subheader(":material/scan_delete: This file can't be used", anchor=False)
+        st.markdown(str(error))
+        _detail(error)
+
+
+def empty(title: str, icon: str, *lines: str) -> None:
+    """There is nothing to show yet: why, and what to do."""
+    with st.container(border=True, key=f"notice-{icon}"):
+        st.subheader(f":material/{icon}: {title}", anchor=False)
+        for line in lines:
+            st.markdown(line)
+
+
+def _detail(error: AppError) -> None:
     if error.detail:
         with st.expander("What the machine said"):
             st.code(error.detail, language=None, wrap_lines=True)

@@ -40,4 +40,4 @@ class Store:
 
     def promote(self, name: str, version: str) -> None:
         """Moves the alias."""
-        self.client.set_registered_model_alias(name, registry.ALIAS, version)
+        self.client.set_registered_model_alias(name, registry.CHAMPION, version)

@@ -1,46 +1,16 @@
-from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 import pytest
-import streamlit as st
-from mlflow.exceptions import MlflowException
 from mlflow_store import Store
+from pages import away, later, text
 from streamlit.testing.v1 import AppTest
-
-APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
 
 type Fitted = tuple[Any, pd.DataFrame]
 
 
-@pytest.fixture
-def app() -> AppTest:
-    return AppTest.from_file(APP, default_timeout=30)
-
-
-def text(at: AppTest) -> str:
-    """All that a person reads; a page with an exception is a failure whatever else it shows."""
-    assert not at.exception
-    parts = [at.title, at.subheader, at.markdown, at.caption, at.code, at.warning, at.error, at.metric]
-    return "\n".join(str(element.value) for part in parts for element in part)
-
-
 def number(at: AppTest, column: str, model: str = "breast_cancer") -> Any:
     return at.number_input(key=f"predict.{model}.number.{column}")
-
-
-def later(at: AppTest) -> AppTest:
-    """The page as its poll draws it, once what was remembered of the registry is too old."""
-    st.cache_data.clear()
-    return at.run()
-
-
-def away(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise MlflowException("connection refused")
-
-    monkeypatch.setattr(mlflow.MlflowClient, "search_registered_models", refuse)
 
 
 def test_form_prediction_and_version(app: AppTest, store: Store, cancer: Fitted) -> None:
@@ -56,7 +26,7 @@ def test_form_prediction_and_version(app: AppTest, store: Store, cancer: Fitted)
     at.button(key="predict").click().run()
     assert [metric.value for metric in at.metric] == ["malignant"]
     assert "Probability **100.0%**" in text(at)
-    assert len(at.get("vega_lite_chart")) == 1
+    assert len(at.get("vega_lite_chart")) == 2
 
 
 def test_examples_take_turns(app: AppTest, store: Store, cancer: Fitted) -> None:
@@ -81,7 +51,7 @@ def test_a_changed_value_changes_the_answer(app: AppTest, store: Store, diabetes
     number(at, "bmi", "diabetes").set_value(0.15)
     at.button(key="predict").click().run()
     assert float(at.metric[0].value) > float(before)
-    assert not at.get("vega_lite_chart")
+    assert "**What pushed it**" in text(at)
 
 
 def test_an_empty_field_is_named(app: AppTest, store: Store, cancer: Fitted) -> None:

@@ -17,14 +17,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from streamlit_app.forms import Column
+from streamlit_app.models import PredictionError
 from streamlit_app.registry import (
     ModelUnusableError,
-    PredictionError,
     RegisteredModel,
     Registry,
     RegistryAwayError,
 )
+from streamlit_app.schema import Column
 
 type Fitted = tuple[Any, pd.DataFrame]
 

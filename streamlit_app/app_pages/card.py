@@ -1,0 +1,185 @@
+"""The model card: where a version comes from, how good it is, and what to beware of."""
+
+import pandas as pd
+import streamlit as st
+
+from streamlit_app import cached, forms
+from streamlit_app.components import follow, grid, header, notices
+from streamlit_app.registry import CHAMPION, Card, ModelUnusableError
+from streamlit_app.schema import Column
+
+_METRICS = 4
+_SEVERITIES = {"issue": ":red-badge[issue]", "tip": ":orange-badge[tip]", "passed": ":green-badge[passed]"}
+
+
+def pick_version(name: str, champion: str) -> str:
+    """Lets a person look at an older version too."""
+    numbers = [version.number for version in cached.versions(name)]
+    if champion not in numbers:
+        numbers.insert(0, champion)
+
+    def named(number: str) -> str:
+        return f"v{number} ({CHAMPION})" if number == champion else f"v{number}"
+
+    return st.selectbox(
+        "Version", numbers, numbers.index(champion), named, key=f"card.{name}.version", width=200
+    )
+
+
+def origin(card: Card) -> None:
+    """Draws where a version comes from."""
+    tags, data = card.version.tags, card.dataset
+    rows = card.profile.rows if card.profile else data.get("rows")
+    facts = {
+        "Algorithm": tags.get("model", "").replace("_", " "),
+        "Estimator": card.params.get("estimator", ""),
+        "Predicts": tags.get("task", ""),
+        "Trained on": data.get("source", ""),
+        "Rows": f"{int(rows):,}" if rows else "",
+        "Data digest": tags.get("data_digest") or data.get("digest", ""),
+        "Trained at": f"{card.version.created:%Y-%m-%d %H:%M} UTC",
+        "Code version": tags.get("code_version") or card.tags.get("mlflow.source.git.commit", ""),
+        "Promoted": " ".join(
+            filter(None, [tags.get("promoted_at"), tags.get("promoted_by") and f"by {tags['promoted_by']}"])
+        ),
+        "Job": card.tags.get("mlstack.job", ""),
+    }
+    with st.container(border=True, key="origin"):
+        st.subheader("Where it comes from", anchor=False)
+        st.table({name: value for name, value in facts.items() if value}, border="horizontal")
+        links = {"Run": card.run_url, "Model version": card.version.url}
+        links |= {"Training": card.training.url} if card.training else {}
+        st.markdown(
+            " · ".join(f"[{name} :material/open_in_new:]({url})" for name, url in links.items() if url)
+        )
+
+
+def quality(card: Card) -> None:
+    """Draws the holdout's metrics with their intervals."""
+    names = [name for name in card.metrics if name.startswith("holdout_") and f"{name}_low" in card.metrics]
+    first = f"holdout_{card.version.metric}"
+    names.sort(key=lambda name: name != first)
+    with st.container(border=True, key="quality"):
+        st.subheader("How good it is", anchor=False)
+        if not names:
+            st.caption("No metrics were logged with their intervals.")
+            return
+        with st.container(horizontal=True):
+            for name in names[:_METRICS]:
+                value, low, high = (card.metrics[f"{name}{end}"] for end in ("", "_low", "_high"))
+                st.metric(
+                    name.removeprefix("holdout_").replace("_", " "),
+                    forms.number(value),
+                    f"{forms.number(low)} to {forms.number(high)}",
+                    delta_color="off",
+                    delta_arrow="off",
+                    width=170,
+                )
+        st.caption("On rows that nothing was fitted on, with 95 % bootstrap intervals.")
+        label = card.version.metric
+        kept = {
+            f"cv_{label}": "cross-validated",
+            f"cv_{label}_std": "±",
+            f"train_{label}": "on its own training rows",
+        }
+        seen = [
+            f"{text} {forms.number(card.metrics[name])}"
+            for name, text in kept.items()
+            if name in card.metrics
+        ]
+        if seen:
+            st.caption(f"{label.replace('_', ' ')}: {', '.join(seen)}.")
+
+
+def limits(card: Card) -> None:
+    """Draws what the training's checks found, worst first."""
+    findings = card.training.findings if card.training else ()
+    found = [finding for finding in findings if finding.get("severity") in ("issue", "tip")]
+    with st.container(border=True, key="limits"):
+        st.subheader("Known limits", anchor=False)
+        reason = card.version.tags.get("promotion")
+        if reason:
+            st.markdown(f"**Gate:** {reason}")
+        for finding in sorted(found, key=lambda finding: finding["severity"] != "issue"):
+            st.markdown(f"{_SEVERITIES[finding['severity']]} **{finding['code']}** {finding['text']}")
+        if findings and not found:
+            st.markdown(f":green[:material/check:] All {len(findings)} checks of the training passed.")
+        if not findings:
+            st.caption("This version's training logged no checks.")
+        else:
+            st.caption("The checks looked at the model that led this version's training.")
+        if card.profile:
+            st.caption("Answers for values beyond the training data (see its columns below) are guesses.")
+
+
+def schema(card: Card) -> None:
+    """Draws what the model takes, and what the training rows held."""
+    st.subheader(f"{len(card.columns)} columns", anchor=False)
+    frame = pd.DataFrame([_described(column) for column in card.columns])
+    grid.show(
+        frame.dropna(axis="columns", how="all"),
+        "The model's columns",
+        "schema",
+        {
+            "missing": st.column_config.NumberColumn(format="percent"),
+            "spread": st.column_config.BarChartColumn(
+                "values", help="Shares of bins, or of the first levels"
+            ),
+        },
+    )
+
+
+def plots(card: Card) -> None:
+    """Draws the logged plots."""
+    if not card.plots:
+        return
+    st.subheader("Plots", anchor=False)
+    for cell, path in zip(st.columns(2) * len(card.plots), card.plots, strict=False):
+        with cell:
+            name = forms.readable(path.rpartition("/")[2].removesuffix(".png"))
+            try:
+                st.image(cached.plot(card.version.run_id, path), caption=name, width="stretch", alt=name)
+            except ModelUnusableError as error:
+                st.caption(f"{name}: {error}")
+
+
+def draw() -> None:
+    """Draws the card of the chosen model's champion, or of another version."""
+    name, champion = header.chosen()
+    try:
+        card = cached.card(name, pick_version(name, champion))
+    except ModelUnusableError as error:
+        notices.unusable(error)
+        follow.retry()
+        return
+    left, right = st.columns(2, gap="medium")
+    with left:
+        origin(card)
+    with right:
+        quality(card)
+        limits(card)
+    schema(card)
+    plots(card)
+
+
+def _described(column: Column) -> dict[str, object]:
+    seen = column.seen
+    row: dict[str, object] = {
+        "column": column.name,
+        "type": column.kind,
+        "required": column.required,
+    }
+    if seen is None:
+        return row
+    if seen.levels:
+        shown = [f"{level} {share:.0%}" for level, share in list(seen.levels.items())[:5]]
+        row["in training"] = ", ".join(shown)
+        row["spread"] = list(seen.levels.values())[:10]
+    elif seen.low is not None and seen.high is not None and seen.median is not None:
+        low, middle, high = (forms.amount(value, seen.kind) for value in (seen.low, seen.median, seen.high))
+        row["in training"] = f"{low} to {high}, median {middle}"
+        row["spread"] = list(seen.shares)
+    return row | {"missing": seen.missing}
+
+
+draw()
