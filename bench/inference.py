@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _MODEL = "breast_cancer"
 _CONNECTIONS = 4
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 def main() -> int:
