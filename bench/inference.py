@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _MODEL = "breast_cancer"
 _CONNECTIONS = 4
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 def main() -> int:
@@ -68,6 +68,7 @@ def main() -> int:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # where MLflow looks for uvicorn
             "MLFLOW_TRACKING_URI": uri,
             "MLSTACK_SCORING_DATA": f"{folder}/models",
+            "MLSTACK_ACTIVITY_FILE": f"{folder}/predictions.sqlite",  # as on a host
         }
         ours = [sys.executable, "-m", "scoring", "--port"]
         theirs = [

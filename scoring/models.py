@@ -80,7 +80,9 @@ class LoadedModel:
         """
         try:
             ready = table if self._as_array else self.schema.frame(table)
-            answers = getattr(self.estimator, self._method)(ready)
+            # What a caller's huge number overflows is not for the service's log.
+            with np.errstate(all="ignore"):
+                answers = getattr(self.estimator, self._method)(ready)
             return answers.tolist() if isinstance(answers, np.ndarray) else list(answers)
         except ValueError as error:  # scikit-learn's word for data that it does not take
             raise self._refusal(table, error) from error

@@ -67,13 +67,14 @@ def draw(model: LoadedModel) -> None:
     announce(model)
     answer.version(model)
     left, right = st.columns([5, 3], gap="medium")
-    with left:
-        row, asked = model_form.show(model)
+    row, asked = model_form.asked(model)
     with right:
         try:
             draw_answer(model, row, asked=asked)
         except PredictionError as error:
             notices.no_answer(error)
+    with left:
+        model_form.show(model)
 
 
 header.with_model(draw)

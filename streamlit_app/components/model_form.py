@@ -1,6 +1,6 @@
 """The form of one model. What a person types outlives a new version that has the same columns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from itertools import batched
 
@@ -16,15 +16,26 @@ _YES_NO = {True: "Yes", False: "No"}
 _FIRST, _LAST = date(1678, 1, 1), date(2261, 12, 31)  # what a model's dates can hold
 
 
-def show(model: LoadedModel) -> tuple[dict[str, Value] | None, bool]:
-    """Draws the form, filled with a typical row, or with an example where nothing is known of the rows.
+def asked(model: LoadedModel) -> tuple[dict[str, Value] | None, bool]:
+    """What a person asks; known before the form is drawn, so that a long form holds up no answer.
 
     Args:
         model: The version that answers.
 
     Returns:
         The row that was last asked about (None before that, and while something required is empty), and
-        whether it was asked in this run.
+        whether it was asked just now.
+    """
+    row = st.session_state.get(f"predict.{model.name}.asked")
+    now = st.session_state.pop(f"predict.{model.name}.now", False)
+    return row, now and row is not None
+
+
+def show(model: LoadedModel) -> None:
+    """Draws the form, filled with a typical row, or with an example where nothing is known of the rows.
+
+    Args:
+        model: The version that answers.
     """
     layout = forms.groups(model.columns, model.examples)
     known = any(column.seen for column in model.columns)
@@ -33,22 +44,32 @@ def show(model: LoadedModel) -> tuple[dict[str, Value] | None, bool]:
         st.session_state.setdefault(key, value)
     exact = _exact(model, layout)
     with st.form(f"predict.{model.name}.form"):
-        row = _inputs(model, layout, exact=exact)
+        widgets = _inputs(model, layout, exact=exact)
         with st.container(horizontal=True):
-            asked = st.form_submit_button("Predict", type="primary", key="predict", icon=":material/bolt:")
+            st.form_submit_button(
+                "Predict",
+                type="primary",
+                key="predict",
+                icon=":material/bolt:",
+                on_click=_ask,
+                args=(model, layout, widgets),
+            )
             if model.examples:
                 label = "Try an example" if known or len(model.examples) > 1 else "Back to the example"
                 turn = (model, layout, not known)
                 st.form_submit_button(label, key="example", on_click=_next_example, args=turn)
-    answered = f"predict.{model.name}.asked"
-    if asked:
-        empty = forms.missing(layout, row)
-        st.session_state[answered] = None if empty else row
-        if empty:
-            with st.container(key="missing"):
-                st.warning(f"Please fill in: {', '.join(empty)}.", icon=":material/edit:")
-    row_asked = st.session_state.get(answered)
-    return row_asked, asked and row_asked is not None
+    if empty := st.session_state.pop(f"predict.{model.name}.empty", None):
+        with st.container(key="missing"):
+            st.warning(f"Please fill in: {', '.join(empty)}.", icon=":material/edit:")
+
+
+def _ask(model: LoadedModel, layout: Sequence[Group], widgets: dict[str, str]) -> None:
+    """Takes the row as it stands in the widgets, if nothing is wanting."""
+    row = {name: None if (value := st.session_state[key]) == "" else value for name, key in widgets.items()}
+    empty = forms.missing(layout, row)
+    st.session_state[f"predict.{model.name}.asked"] = None if empty else row
+    st.session_state[f"predict.{model.name}.empty"] = empty
+    st.session_state[f"predict.{model.name}.now"] = True
 
 
 def _exact(model: LoadedModel, layout: Sequence[Group]) -> bool:
@@ -65,29 +86,30 @@ def _exact(model: LoadedModel, layout: Sequence[Group]) -> bool:
     )
 
 
-def _inputs(model: LoadedModel, layout: Sequence[Group], *, exact: bool) -> dict[str, Value]:
+def _inputs(model: LoadedModel, layout: Sequence[Group], *, exact: bool) -> dict[str, str]:
+    """Draws the fields; returns the key of each column's widget."""
     tabs = st.tabs([group.title for group in layout]) if len(layout) > 1 else [st.container()]
-    row = {}
+    keys = {}
     for tab, group in zip(tabs, layout, strict=True):
         for fields in batched(group.fields, _COLUMNS):
             # A whole row at a time: on a phone, where columns stack, the fields keep their order.
             for cell, field in zip(tab.columns(_COLUMNS), fields, strict=False):
                 widget = "number" if exact and field.widget == "slider" else field.widget
+                keys[field.column.name] = _key(model, field, widget)
                 with cell:
-                    row[field.column.name] = _input(field, widget, _key(model, field, widget))
-    return row
+                    _input(field, widget, keys[field.column.name])
+    return keys
 
 
-def _input(field: Field, widget: forms.Widget, key: str) -> Value:
+def _input(field: Field, widget: forms.Widget, key: str) -> None:
     label = field.label if field.column.required else f"{field.label} (optional)"
     match widget:
         case "slider" | "number":
-            return _number(field, label, key, slider=widget == "slider")
+            _number(field, label, key, slider=widget == "slider")
         case "select" | "yes_no":
-            options = field.options if widget == "select" else (True, False)
-            return st.selectbox(
+            st.selectbox(
                 label,
-                options,
+                field.options if widget == "select" else (True, False),
                 None,
                 lambda option: _YES_NO.get(option, option),
                 key=key,
@@ -95,34 +117,25 @@ def _input(field: Field, widget: forms.Widget, key: str) -> Value:
                 persist_state="session",
             )
         case "toggle":
-            return st.toggle(label, key=key, persist_state="session")
+            st.toggle(label, key=key, persist_state="session")
         case "date" | "moment":
-            draw: Callable[..., date | None] = st.date_input if widget == "date" else st.datetime_input
-            return draw(
-                label,
-                None,
-                _FIRST,
-                _LAST,
-                key=key,
-                help=field.hint or None,
-                format="YYYY-MM-DD",
-                persist_state="session",
-            )
+            draw = st.date_input if widget == "date" else st.datetime_input
+            ends = {"min_value": _FIRST, "max_value": _LAST, "format": "YYYY-MM-DD"}
+            hint = field.hint or None
+            draw(label, None, key=key, help=hint, persist_state="session", **ends)  # type: ignore[call-overload]
         case "text":
-            return st.text_input(label, key=key, persist_state="session") or None
+            st.text_input(label, key=key, persist_state="session")
 
 
-def _number(field: Field, label: str, key: str, *, slider: bool) -> Value:
+def _number(field: Field, label: str, key: str, *, slider: bool) -> None:
     whole = field.column.kind == "integer"
     kind, shown = (int, "%d") if whole else (float, f"%.{field.decimals}f")
     if slider:
         low, high, step = map(kind, (field.low, field.high, field.step))
-        chosen: float = st.slider(label, low, high, step=step, format=shown, key=key, persist_state="session")
-        return chosen
+        st.slider(label, low, high, step=step, format=shown, key=key, persist_state="session")
+        return
     step, hint = kind(field.step), field.hint or None
-    return st.number_input(
-        label, value=None, step=step, format=shown, key=key, help=hint, persist_state="session"
-    )
+    st.number_input(label, value=None, step=step, format=shown, key=key, help=hint, persist_state="session")
 
 
 def _key(model: LoadedModel, field: Field, widget: forms.Widget) -> str:

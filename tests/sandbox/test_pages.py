@@ -1,4 +1,4 @@
-"""Both pages in a real browser, as a person sees them. Needs a running mlstack with trained models."""
+"""App and MLflow in a real browser, as a person sees them. Needs a running mlstack with trained models."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
@@ -77,6 +78,30 @@ def open_app(page: Page, model: str = PROBLEM) -> None:
     expect(page.get_by_test_id("stFormSubmitButton").first).to_be_visible(timeout=FIRST_PAINT_MS)
 
 
+def exact(page: Page) -> None:
+    """Lets numbers be typed instead of chosen by sliders."""
+    page.get_by_text("Type exact values").click()
+    expect(page.get_by_role("spinbutton", name="Mean radius")).to_be_editable()
+
+
+def go_to(page: Page, title: str) -> None:
+    """Another page of the app, by its link: the model that was chosen stays chosen."""
+    page.get_by_role("link", name=title, exact=True).click()
+    expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible(timeout=FIRST_PAINT_MS)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+
+
+def scored(page: Page, table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """A table with the answers that the Batch page added to it."""
+    table.to_csv(folder / "rows.csv", index=False)
+    page.locator("input[type=file]").set_input_files(folder / "rows.csv")
+    button = page.get_by_role("button", name="Download CSV")
+    expect(button).to_be_visible(timeout=FIRST_PAINT_MS)
+    with page.expect_download() as download:
+        button.click()
+    return pd.read_csv(download.value.path())
+
+
 def answered_by(page: Page) -> str:
     found = re.search(r"\bv(\d+)\b", page.locator(".st-key-version").inner_text())
     assert found
@@ -84,7 +109,7 @@ def answered_by(page: Page) -> str:
 
 
 def predict(page: Page) -> str:
-    page.get_by_role("button", name="Predict").click()
+    page.get_by_test_id("stBaseButton-primaryFormSubmit").click()
     value = page.locator(".st-key-prediction").get_by_test_id("stMetricValue")
     expect(value).to_be_visible()
     return value.inner_text()
@@ -102,7 +127,7 @@ def test_predict(page: Page, champion: str) -> None:
     page.get_by_role("combobox", name="Model").click()
     page.get_by_role("option", name="Breast cancer").click()
     expect(page).to_have_url(re.compile(rf"model={PROBLEM}$"))
-    expect(page.get_by_label("Mean radius")).not_to_have_value("")
+    expect(page.get_by_role("slider", name="Mean radius")).to_be_visible()
 
     answer = predict(page)
     assert answer in ("benign", "malignant")
@@ -111,6 +136,7 @@ def test_predict(page: Page, champion: str) -> None:
     assert answered_by(page) == champion
     shoot(page, "predict")
 
+    exact(page)
     page.get_by_role("tab", name="Worst").click()
     # Far towards the other class: the app must answer for what is in the form now.
     factor = 3 if answer == "benign" else 0.3
@@ -118,15 +144,16 @@ def test_predict(page: Page, champion: str) -> None:
     expect(fields).to_have_count(10)
     for field in fields.all():
         field.fill(f"{float(field.input_value()) * factor:.4f}")
-    page.get_by_role("button", name="Predict").click()
+    page.get_by_test_id("stBaseButton-primaryFormSubmit").click()
     expect(page.locator(".st-key-prediction")).not_to_contain_text(answer)
     expect(page.get_by_test_id("stException")).to_have_count(0)
 
 
 def test_an_empty_field_is_asked_for(page: Page) -> None:
     open_app(page)
-    page.get_by_label("Mean radius").fill("")
-    page.get_by_role("button", name="Predict").click()
+    exact(page)
+    page.get_by_role("spinbutton", name="Mean radius").fill("")
+    page.get_by_test_id("stBaseButton-primaryFormSubmit").click()
     expect(page.locator(".st-key-missing")).to_contain_text("Mean radius (under Mean)")
 
 
@@ -134,33 +161,81 @@ def test_a_moved_alias_is_followed_without_a_click(page: Page, champion: str, cl
     copy = str(client.copy_model_version(f"models:/{PROBLEM}/{champion}", PROBLEM).version)
     try:
         open_app(page)
+        exact(page)
         predict(page)
-        page.get_by_label("Mean texture").fill("21.5")  # typed, not yet sent
+        page.get_by_role("spinbutton", name="Mean texture").fill("21.5")  # typed, not yet sent
         for version in (copy, champion):
             client.set_registered_model_alias(PROBLEM, "champion", version)
             started = time.monotonic()
             expect(page.get_by_text(f"Now answering: version {version}")).to_be_visible(timeout=FOLLOW_MS)
             print(f"followed to version {version} in {time.monotonic() - started:.1f} s")
             assert answered_by(page) == version
-        expect(page.get_by_label("Mean texture")).to_have_value("21.5")
+        expect(page.get_by_role("spinbutton", name="Mean texture")).to_have_value("21.5")
         expect(page.locator(".st-key-prediction")).to_be_visible()
     finally:
         client.set_registered_model_alias(PROBLEM, "champion", champion)
         client.delete_model_version(PROBLEM, copy)
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "height", "scheme"),
-    [("predict-dark", 1280, 900, "dark"), ("predict-phone", 390, 844, "light")],
-)
-def test_other_screens(browser: Browser, name: str, width: int, height: int, scheme: str) -> None:
-    with browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
+def test_a_table_gets_its_answers(page: Page, tmp_path: Path) -> None:
+    open_app(page)
+    go_to(page, "Batch")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download an example file").click()
+    table = pd.read_csv(download.value.path())
+    many = pd.concat([table] * 2_000, ignore_index=True).assign(note="mine")
+    found = scored(page, many, tmp_path)
+    assert len(found) == len(many)
+    assert set(found["prediction"]) <= {"benign", "malignant"}
+    assert found["probability"].between(0.5, 1).all()
+    assert found["note"].eq("mine").all()
+    shoot(page, "batch")
+
+
+def test_a_table_that_does_not_fit_is_told_why(page: Page, tmp_path: Path) -> None:
+    open_app(page)
+    go_to(page, "Batch")
+    (tmp_path / "wide.csv").write_text(",".join(f"c{i}" for i in range(1_000_000)) + "\n1\n")
+    (tmp_path / "rows.csv").write_text("mean radius\n1\n")
+    for file, says in (("wide.csv", "This file can't be used"), ("rows.csv", "29 of the 30 columns")):
+        page.locator("input[type=file]").set_input_files(tmp_path / file)
+        expect(page.get_by_text(says)).to_be_visible(timeout=FIRST_PAINT_MS)
+
+
+def test_compare_card_and_activity(page: Page, champion: str) -> None:
+    open_app(page)
+    predict(page)
+    go_to(page, "Compare")
+    expect(page.get_by_text("What the gate decided")).to_be_visible(timeout=FIRST_PAINT_MS)
+    expect(page.locator(".st-key-scores canvas, .st-key-scores svg").first).to_be_visible()
+    shoot(page, "compare")
+    go_to(page, "Model card")
+    expect(page.get_by_role("heading", name="How good it is")).to_be_visible(timeout=FIRST_PAINT_MS)
+    expect(page.locator(".st-key-quality").get_by_test_id("stMetricValue").first).to_contain_text("0.9")
+    expect(page.get_by_test_id("stImage").first).to_be_visible()
+    shoot(page, "card")
+    go_to(page, "Activity")
+    there = page.locator(".st-key-figures, .st-key-notice-history_toggle_off")
+    expect(there.first).to_be_visible(timeout=FIRST_PAINT_MS)
+    shoot(page, "activity")
+    assert answered_by(page) == champion
+    go_to(page, "Predict")
+    expect(page.locator(".st-key-prediction")).to_be_visible()
+
+
+@pytest.mark.parametrize(("name", "width", "scheme"), [("dark", 1280, "dark"), ("phone", 390, "light")])
+@pytest.mark.parametrize("path", ["", "batch", "compare", "card", "activity"])
+def test_other_screens(browser: Browser, path: str, name: str, width: int, scheme: str) -> None:
+    with browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme) as context:
         page = context.new_page()
-        open_app(page)
-        predict(page)
-        shoot(page, name)
-        wide = page.evaluate("document.documentElement.scrollWidth")
+        page.goto(f"{STREAMLIT}/{path}?model={PROBLEM}")
+        expect(page.get_by_role("combobox", name="Model")).to_be_visible(timeout=FIRST_PAINT_MS)
+        if not path:
+            predict(page)
+        shoot(page, f"{path or 'predict'}-{name}")
+        wide = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
         assert wide <= width, "the page scrolls sideways"
+        expect(page.get_by_test_id("stException")).to_have_count(0)
 
 
 def test_the_run_is_one_click_away(page: Page) -> None:

@@ -230,7 +230,7 @@ def serve(folder: Path, mlflow_uri: str, **settings: str) -> Iterator[Running]:
     try:
         wait_until(
             lambda: process.poll() is not None or running.health()["status"] != "starting",
-            120,
+            240,
         )
         assert process.poll() is None, log.read_text()
         yield running
