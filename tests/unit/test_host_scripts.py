@@ -293,7 +293,18 @@ def test_all_checks_run_also_after_one_that_failed(
     verify.main()
     results = {result["title"]: result for result in json.loads(capsys.readouterr().out)}
     states = [result["state"] for result in results.values()]
-    assert states == ["failed", "failed", "passed", "failed", "failed", "pending", "passed", "pending"]
+    assert states == [
+        "failed",
+        "failed",
+        "passed",
+        "failed",
+        "failed",
+        "pending",
+        "passed",
+        "pending",
+        "failed",
+        "pending",
+    ]
     first = next(iter(results.values()))
     assert (first["unit"], first["detail"]) == ("mlflow", "systemctl is not here")
 
