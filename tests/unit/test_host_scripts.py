@@ -227,6 +227,34 @@ def test_workers_are_checked_if_there_are_any(checks: Any) -> None:
     assert "dask-scheduler" in [unit for _, unit, _ in checks.all()]
 
 
+def test_rest_service_is_given_time_to_follow_and_then_told(
+    checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks.champions = {"wine": "3"}
+    health = {"status": "ok", "models": {"wine": {"version": "2"}}}
+    Server.answers = {"/health": health}
+
+    def follow(_seconds: int) -> None:
+        health["models"] = {"wine": {"version": "3"}}
+
+    monkeypatch.setattr(verify.time, "sleep", follow)
+    assert checks.rest_answers().endswith("1 models")
+    health["status"] = "degraded"
+    with pytest.raises(verify.CheckFailed, match=r'answered 200, and not all champions: .*"degraded"'):
+        checks.rest_answers()
+
+
+def test_rest_service_predicts_from_the_example_that_it_describes(checks: Any) -> None:
+    checks.champions = {"wine": "3"}
+    path = "/models/wine/invocations"
+    content = {"application/json": {"example": {"inputs": {"a": [1]}}}}
+    Server.answers = {
+        "/openapi.json": {"paths": {path: {"post": {"requestBody": {"content": content}}}}},
+        path: {"predictions": ["red"], "model": {"name": "wine", "version": "3"}},
+    }
+    assert checks.rest_predicts() == "wine v3: red"
+
+
 CLOSED: dict[str, Any] = {
     "State": {"Running": True},
     "Config": {"User": "10001:10001"},
@@ -290,21 +318,12 @@ def test_all_checks_run_also_after_one_that_failed(
 
     monkeypatch.setattr(verify, "run", run)
     monkeypatch.setattr(sys, "argv", ["verify.py", json.dumps(settings)])
+    Server.answers = {"/health": {"status": "empty", "models": {}}}
     verify.main()
     results = {result["title"]: result for result in json.loads(capsys.readouterr().out)}
     states = [result["state"] for result in results.values()]
-    assert states == [
-        "failed",
-        "failed",
-        "passed",
-        "failed",
-        "failed",
-        "pending",
-        "passed",
-        "pending",
-        "failed",
-        "pending",
-    ]
+    services = ["failed", "failed", "passed", "failed", "failed"]
+    assert states == [*services, "pending", "passed", "pending", "passed", "pending"]
     first = next(iter(results.values()))
     assert (first["unit"], first["detail"]) == ("mlflow", "systemctl is not here")
 
