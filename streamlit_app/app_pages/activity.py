@@ -135,8 +135,8 @@ def draw(model: LoadedModel) -> None:
             "Predictions are not logged",
             "history_toggle_off",
             "The operator keeps no prediction log, so there is nothing to show here.",
-            "To keep one, set `MLSTACK_ACTIVITY_FILE` to a file, and `MLSTACK_ACTIVITY_POLICY` to `inputs` "
-            "or `full`.",
+            "To keep one, set `streamlit_log` to `inputs` or `full`; without Ansible, "
+            "`MLSTACK_ACTIVITY_FILE` to a file and `MLSTACK_ACTIVITY_POLICY` likewise.",
         )
         return
     name = st.segmented_control("The last", list(_SPANS), default="Day", required=True, key="activity.span")

@@ -123,7 +123,7 @@ def schema(card: Card) -> None:
         {
             "missing": st.column_config.NumberColumn(format="percent"),
             "spread": st.column_config.BarChartColumn(
-                "values", help="Shares of bins, or of the first levels"
+                "values", help="Shares of bins, or of the first levels", y_min=0
             ),
         },
     )

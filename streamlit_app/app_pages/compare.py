@@ -13,6 +13,7 @@ from streamlit_app.components import charts, grid, header, notices
 from streamlit_app.registry import CHALLENGER, CHAMPION, RegistryAwayError, Training, Version
 
 _DRAWN = 30  # versions in the plot, the newest
+_BASELINE = "dummy"
 _FEW = 2  # decisions that need no scroll bar
 
 
@@ -140,7 +141,10 @@ def leaderboard(training: Training | None) -> None:
         name for name in frame.columns if name.startswith("cv_") and not name.endswith(("_std", "_seconds"))
     )
     frame["model"] = frame["model"].map(words)
-    done = frame[frame["rank"].notna() & (frame["predict_us_per_row"].fillna(0) > 0)]
+    # Beside the baseline, the others would be one dot.
+    done = frame[
+        frame["rank"].notna() & (frame["predict_us_per_row"].fillna(0) > 0) & (frame["model"] != _BASELINE)
+    ]
     if len(done) > 1:
         charts.speed(done, score)
     table(frame.dropna(axis="columns", how="all").to_dict("records"), "Leaderboard", "leaderboard")
