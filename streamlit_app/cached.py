@@ -112,7 +112,9 @@ def traffic(path: str, name: str, span: timedelta) -> Traffic:
     return activity.traffic(path, name, span)
 
 
-@st.cache_data(ttl=60, max_entries=50, show_spinner="Comparing with the training data…")
+@st.cache_data(
+    ttl=60, max_entries=50, refresh_mode="background", show_spinner="Comparing with the training data…"
+)
 def drift(
     path: str, name: str, version: str, span: timedelta, _profile: Profile
 ) -> tuple[int, tuple[Drift, ...]]:

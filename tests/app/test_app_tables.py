@@ -111,6 +111,12 @@ def test_wrong_values_are_named_with_their_rows() -> None:
     ]
 
 
+def test_a_row_that_only_lacks_a_value_is_left_out_too() -> None:
+    found = match(GOOD + "Berlin,,50,1990,no,2024-05-23\n")
+    assert found.usable.tolist() == [True, True, False]
+    assert [(p.column, p.rows) for p in found.problems] == [("rooms", (4,))]
+
+
 def test_what_training_never_saw_is_remarked_and_answered() -> None:
     found = match(GOOD + "Bonn,20,50,1990,no,2024-05-23\n")
     assert found.usable.all()
