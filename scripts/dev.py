@@ -116,6 +116,7 @@ async def run(options: argparse.Namespace, children: list[Child]) -> None:
     os.environ |= {
         "MLFLOW_TRACKING_URI": mlflow_url,
         "MLSTACK_MLFLOW_PUBLIC_URL": mlflow_url,
+        "MLSTACK_SCORING_PUBLIC_URL": rest_url,
         "MLSTACK_SCORING_DATA": str(DATA / "models"),
         "MLSTACK_ACTIVITY_FILE": str(DATA / "predictions.sqlite"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
