@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -270,6 +271,16 @@ def test_bombs_do_not_go_off(body: bytes) -> None:
     with pytest.raises(ScoringError) as caught:
         read(body, JSON, DOUBLES, ROWS)
     assert caught.value.status in (400, 413)
+
+
+def test_more_lists_than_rows_are_refused_before_they_take_memory() -> None:
+    body = b'{"dataframe_split": {"columns": ["a"], "data": [' + b"[]," * 500_000 + b"[]]}}"
+    tracemalloc.start()
+    with pytest.raises(ScoringError, match="More than"):
+        read(body, JSON, DOUBLES, ROWS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(body)
 
 
 @pytest.mark.parametrize(
