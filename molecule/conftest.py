@@ -57,7 +57,7 @@ class Job:
         """Wait until its journal has a text."""
         return self.wait(lambda: text in self.journal)
 
-    def ends(self, seconds: int = 90) -> str:
+    def ends(self, seconds: int = 240) -> str:
         """Wait until it has ended, and return systemd's word for how."""
         assert self.wait(lambda: self.shown("ActiveState") in {"inactive", "failed"}, seconds), self.journal
         return self.shown("Result")

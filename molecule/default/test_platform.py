@@ -73,8 +73,8 @@ def test_database_has_a_write_ahead_log(host: Host) -> None:
 def test_killed_container_comes_back(host: Host, service: str) -> None:
     before = host.check_output("docker inspect --format '{{.Id}}' %s", service)
     host.check_output("docker kill %s", service)
-    assert wait_until(lambda: answers(host, service), 60), host.run("journalctl -u %s -n 50", service).stdout
-    assert wait_until(lambda: host.service(service).is_running, 60)
+    assert wait_until(lambda: answers(host, service), 180), host.run("journalctl -u %s -n 50", service).stdout
+    assert wait_until(lambda: host.service(service).is_running, 180)
     assert host.check_output("docker inspect --format '{{.Id}}' %s", service) != before
 
 

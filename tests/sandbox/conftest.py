@@ -23,7 +23,7 @@ def playbook() -> Callable[..., str]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout
