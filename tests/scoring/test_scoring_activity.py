@@ -148,6 +148,7 @@ def test_recording_costs_next_to_nothing(file: Path) -> None:
     assert len(read_events(file)) == 1000
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_file(file: Path) -> None:
     code = (
         "import sys, time; from scoring.activity import ActivityLog\n"

@@ -23,6 +23,8 @@ from schemathesis.specs.openapi import checks
 
 from scoring.activity import read_events, read_inputs, read_outputs
 
+pytestmark = pytest.mark.slow  # it starts MLflow
+
 CANCER = models()["cancer"][1]
 FIRST = CANCER.to_dict("records")[0]
 ROW = {"dataframe_records": [FIRST]}
@@ -248,7 +250,6 @@ _CHECKS = [
 ]
 
 
-@pytest.mark.slow
 def test_no_request_of_its_own_description_breaks_it(service: Running) -> None:
     seen = set()
     for found in schemathesis.openapi.from_url(f"{service.url}/openapi.json").get_all_operations():
