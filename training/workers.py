@@ -9,6 +9,7 @@ next worker starts at once and shares that memory, and all of them share the tab
 from __future__ import annotations
 
 import functools
+import gc
 import heapq
 import itertools
 import multiprocessing
@@ -192,7 +193,7 @@ class LocalBackend:
 
     def _pool(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("forkserver")
-        return ProcessPoolExecutor(self.size, mp_context=context, initializer=_go_first)
+        return ProcessPoolExecutor(self.size, mp_context=context, initializer=_begin)
 
 
 class DaskBackend:
@@ -459,8 +460,9 @@ def _failed(job: Job, error: BaseException) -> Evaluation:
     return Evaluation(failed(job.problem.name, job.model, error))
 
 
-def _go_first() -> None:
-    """Let the kernel kill this worker, not the process that writes to MLflow, when memory runs out."""
+def _begin() -> None:
+    """Prepare a worker: it shares what the server imported, and is the one to be killed for memory."""
+    gc.freeze()  # a look for cycles would write to all those pages, which copies them
     try:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     except OSError:
