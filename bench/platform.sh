@@ -15,13 +15,6 @@ median() {
   done | awk '{ print $1 - $2 }' | sort -n | awk '{ all[NR] = $1 } END { printf "%.1f", all[int((NR + 1) / 2)] }'
 }
 
-# Shared pages are counted once (PSS), over all processes of a container.
-memory_mib() {
-  docker exec mlstack-sandbox sh -c '
-    for pid in $(docker top "$1" -eo pid | tail -n +2); do cat "/proc/$pid/smaps_rollup"; done' sh "$1" |
-    awk '/^Pss:/ { sum += $2 } END { printf "%.0f", sum / 1024 }'
-}
-
 row() { printf '| %s | %s |\n' "$1" "$2"; }
 
 play=(ansible-playbook -i inventory/sandbox)
@@ -31,7 +24,7 @@ row 'make sandbox, on an unchanged sandbox' "$(median make sandbox) s"
 row 'site.yml, unchanged' "$(median "${play[@]}" site.yml) s"
 row 'playbooks/configure.yml, unchanged' "$(median "${play[@]}" playbooks/configure.yml) s"
 row 'playbooks/verify.yml' "$(median "${play[@]}" playbooks/verify.yml) s"
-mlflow=$(memory_mib mlflow) streamlit=$(memory_mib streamlit)
+mlflow=$(bench/memory.sh mlflow) streamlit=$(bench/memory.sh streamlit)
 row 'MLflow, memory (PSS)' "$mlflow MiB"
 row 'the app, memory (PSS)' "$streamlit MiB"
 row 'both' "$((mlflow + streamlit)) MiB"
