@@ -1,6 +1,5 @@
 """Follows the registry: keeps champions on disk and in memory, and swaps in new ones."""
 
-import gc
 import logging
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 import orjson
 
+from scoring.memory import settle
 from scoring.models import LoadedModel, ModelUnusableError, load
 from scoring.registry import ArtifactsUnreachableError, Champion, Registry, RegistryAwayError
 
@@ -107,7 +107,7 @@ class Store:
                 self.view = replace(self.view, mlflow_error=f"{type(error).__name__}: see the log")
             if not self.view.started:
                 self.view = replace(self.view, started=True)
-                gc.freeze()  # libraries and models stay: looking through them again stops a request for 0.1 s
+                settle()
             if self._ending.wait(self._poll_seconds):
                 return
 
@@ -133,6 +133,8 @@ class Store:
             self._follow(champion)
         if gone or changed:
             self._remember()
+            if self.view.started:
+                settle()
 
     def _is_news(self, champion: Champion) -> bool:
         served = self.view.models.get(champion.name)

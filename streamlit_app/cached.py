@@ -1,6 +1,5 @@
 """What is remembered of the registry, and for how long. All sessions share it."""
 
-import gc
 import logging
 import threading
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from datetime import timedelta
 import streamlit as st
 
 from scoring.activity import ActivityLog
+from scoring.memory import settle
 from streamlit_app import activity
 from streamlit_app.activity import Traffic
 from streamlit_app.drift import Drift
@@ -75,7 +75,7 @@ def catalogue() -> Catalogue:
 def model(name: str, version: str) -> LoadedModel:
     """One exact version: an alias that moves is a new entry here, and a failure is none."""
     loaded = registry().load(name, version)
-    _spare()
+    settle()  # or Streamlit, which collects garbage after each run, takes 0.2 s a time
     return loaded
 
 
@@ -139,10 +139,3 @@ def _models() -> tuple[RegisteredModel, ...]:
 @st.cache_resource(show_spinner=False)
 def _memory() -> _Memory:
     return _Memory()
-
-
-def _spare() -> None:
-    """Spares what stays: Streamlit collects garbage after each run, 0.2 s a time through all libraries."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
