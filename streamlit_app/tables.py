@@ -63,11 +63,20 @@ class Upload:
         table: All its columns.
         first_row: The number of its first row, as a spreadsheet shows it.
         notes: How it was read, where that could have been otherwise.
+        blank: Numbers of the rows that hold nothing and are left out, lowest first.
     """
 
     table: pa.Table
     first_row: int
     notes: tuple[str, ...] = ()
+    blank: tuple[int, ...] = ()
+
+    def shown(self, place: int) -> int:
+        """The number of a row as a spreadsheet shows it; places begin at 0."""
+        number = place + self.first_row
+        for blank in self.blank:
+            number += blank <= number
+        return number
 
 
 @dataclass(frozen=True)
@@ -142,12 +151,10 @@ def match(upload: Upload, model: LoadedModel) -> Matched:
         seen = table.column(own)
         for rows, text in ((wrong, expected), (empty, "a value is needed, and there is none")):
             if rows.any():
-                problems.append(_problem(own, text, rows, upload.first_row, seen if rows is wrong else None))
+                problems.append(_problem(upload, own, text, rows, seen if rows is wrong else None))
         usable &= ~wrong & ~empty
         values[column.name] = converted
-        remarks += [
-            _problem(own, text, rows, upload.first_row, seen) for rows, text in _unseen(converted, column)
-        ]
+        remarks += [_problem(upload, own, text, rows, seen) for rows, text in _unseen(converted, column)]
     kept = np.flatnonzero(usable)
     frame = pd.DataFrame({name: _typed(values[name].iloc[kept], model, name) for name in values}, copy=False)
     taken = set(names.values())
@@ -226,10 +233,14 @@ def _csv(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
     try:
         table = arrow_csv.read_csv(
             io.BytesIO(content),
-            arrow_csv.ReadOptions(
-                use_threads=False, column_names=names, skip_rows=1
-            ),  # rows keep their number
-            arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=stop),
+            # Without threads, and with the lines that are empty, rows keep their number.
+            arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
+            arrow_csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=stop,
+            ),
             arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 null_values=_EMPTY,
@@ -245,7 +256,18 @@ def _csv(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
             else f"{name} can't be read as CSV."
         )
         raise TableError(what, str(error)[:400]) from error
-    return Upload(table, 2, tuple(notes))
+    table, blank = _without_blank(table)
+    if blank:
+        notes.append(f"{len(blank):,} empty row{'s' * (len(blank) > 1)} left out")
+    return Upload(table, 2, tuple(notes), blank)
+
+
+def _without_blank(table: pa.Table) -> tuple[pa.Table, tuple[int, ...]]:
+    """A table without the rows that hold nothing, and the numbers that these had in the file."""
+    empty = np.logical_and.reduce([column.is_null().to_numpy() for column in table.columns])
+    if not empty.any():
+        return table, ()
+    return table.filter(pa.array(~empty)), tuple((np.flatnonzero(empty) + 2).tolist())
 
 
 def _utf8(name: str, content: bytes) -> tuple[bytes, list[str]]:
@@ -416,9 +438,11 @@ def _unseen(values: pd.Series, column: Column) -> list[tuple[np.ndarray, str]]:
     return []
 
 
-def _problem(name: str, text: str, rows: np.ndarray, first: int, values: pa.ChunkedArray | None) -> Problem:
+def _problem(
+    upload: Upload, name: str, text: str, rows: np.ndarray, values: pa.ChunkedArray | None
+) -> Problem:
     places = np.flatnonzero(rows)
     if values is not None:
         some = [str(values[int(place)].as_py())[:40] for place in places[:50]]
         text += "; got " + ", ".join(repr(value) for value in list(dict.fromkeys(some))[:3])
-    return Problem(name, text, tuple(int(place) + first for place in places[:_SHOWN]), len(places))
+    return Problem(name, text, tuple(upload.shown(int(place)) for place in places[:_SHOWN]), len(places))

@@ -18,4 +18,6 @@ def show(frame: pd.DataFrame, sentence: str, key: str, columns: dict[str, Any] |
         columns: How columns are drawn, where it matters.
     """
     height: Literal["content", "auto"] = "content" if len(frame) <= _MOST_ROWS else "auto"
-    st.dataframe(frame, hide_index=True, height=height, column_config=columns, alt=sentence, key=key)
+    st.dataframe(
+        frame, hide_index=True, height=height, column_config=columns, alt=sentence, placeholder="", key=key
+    )

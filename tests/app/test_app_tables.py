@@ -111,6 +111,13 @@ def test_wrong_values_are_named_with_their_rows() -> None:
     ]
 
 
+def test_empty_rows_are_left_out_and_the_others_keep_their_numbers() -> None:
+    upload = tables.read("rows.csv", b"a,b\n1,2\n\n3,x\n,\n\n5,y\n\n", [])
+    assert upload.table.num_rows == 3
+    assert [upload.shown(place) for place in range(3)] == [2, 4, 7]
+    assert upload.notes == ("4 empty rows left out",)
+
+
 def test_a_row_that_only_lacks_a_value_is_left_out_too() -> None:
     found = match(GOOD + "Berlin,,50,1990,no,2024-05-23\n")
     assert found.usable.tolist() == [True, True, False]

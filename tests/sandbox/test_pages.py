@@ -1,8 +1,10 @@
 """App and MLflow in a real browser, as a person sees them. Needs a running mlstack with trained models."""
 
+import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +149,15 @@ def test_predict(page: Page, champion: str) -> None:
     page.get_by_test_id("stBaseButton-primaryFormSubmit").click()
     expect(page.locator(".st-key-prediction")).not_to_contain_text(answer)
     expect(page.get_by_test_id("stException")).to_have_count(0)
+
+
+def test_the_curl_line_gets_the_same_answer(page: Page) -> None:
+    open_app(page)
+    answer = predict(page)
+    page.get_by_text("For programs: JSON and curl").click()
+    line = page.get_by_test_id("stCode").first.inner_text()
+    said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert json.loads(said.stdout)["predictions"] == [answer]
 
 
 def test_an_empty_field_is_asked_for(page: Page) -> None:

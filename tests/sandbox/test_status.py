@@ -1,4 +1,4 @@
-"""The status screen of the running sandbox, whole and with MLflow stopped."""
+"""The running sandbox: its status screen, whole and with MLflow stopped, and a second start."""
 
 import subprocess
 import time
@@ -43,6 +43,11 @@ def test_a_healthy_sandbox_is_shown(status: Callable[[], str]) -> None:
         assert part in text
     lines = [line for line in text.splitlines() if line.startswith("  ")]
     assert max(map(len, lines)) <= 100
+
+
+def test_to_start_it_again_changes_nothing(playbook: Callable[..., str]) -> None:
+    said = playbook("playbooks/sandbox_up.yml")
+    assert [line for line in said.splitlines() if "changed=" in line and "changed=0" not in line] == []
 
 
 @pytest.mark.usefixtures("no_mlflow")
