@@ -36,12 +36,7 @@ def versions(frame: pd.DataFrame, metric: str) -> None:
     """Scores of the versions: cross-validated with its spread, and on the holdout."""
     x = alt.X("version:N", sort=None, title="Version", axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(zero=False, padding=16)
-    colour = alt.Color(
-        "score:N",
-        title=None,
-        scale=alt.Scale(domain=["cross-validated", "holdout"], range=[MORE, LESS]),
-        legend=alt.Legend(orient="top"),
-    )
+    colour = _either("score", "cross-validated", "holdout")
     base = alt.Chart(frame, height=260).encode(x=x, color=colour, xOffset="score:N")
     spread = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
         y=alt.Y("low:Q", scale=scale, title=metric), y2="high:Q"
@@ -86,12 +81,7 @@ def traffic(frame: pd.DataFrame) -> None:
         .encode(
             x=alt.X("time:T", title="UTC"),
             y=alt.Y("sum(number):Q", title="Rows"),
-            color=alt.Color(
-                "kind:N",
-                title=None,
-                scale=alt.Scale(domain=["answered", "failed"], range=[MORE, LESS]),
-                legend=alt.Legend(orient="top"),
-            ),
+            color=_either("kind", "answered", "failed"),
             tooltip=["time:T", "kind", "number"],
         )
     )
@@ -108,12 +98,7 @@ def latency(frame: pd.DataFrame) -> None:
         .encode(
             x=alt.X("time:T", title="UTC", scale=span),
             y=alt.Y("ms:Q", title="Milliseconds"),
-            color=alt.Color(
-                "quantile:N",
-                title=None,
-                scale=alt.Scale(domain=["p50", "p95"], range=[MORE, LESS]),
-                legend=alt.Legend(orient="top"),
-            ),
+            color=_either("quantile", "p50", "p95"),
             tooltip=["time:T", "quantile", alt.Tooltip("ms:Q", format=".1f")],
         )
     )
@@ -132,12 +117,7 @@ def shares(bins: Sequence[tuple[str, float, float]], name: str) -> None:
             x=alt.X("bin:N", sort=order, title=None, axis=alt.Axis(labelAngle=-35, labelLimit=120)),
             xOffset=alt.XOffset("rows:N", sort=["training", "now"]),
             y=alt.Y("share:Q", title="Share of rows", axis=alt.Axis(format="%")),
-            color=alt.Color(
-                "rows:N",
-                title=None,
-                scale=alt.Scale(domain=["training", "now"], range=[MORE, LESS]),
-                legend=alt.Legend(orient="top"),
-            ),
+            color=_either("rows", "training", "now"),
             tooltip=["bin", "rows", alt.Tooltip("share:Q", format=".1%")],
         )
     )
@@ -152,6 +132,12 @@ def _bars(frame: pd.DataFrame, label: str, value: str, scale: alt.Scale) -> alt.
         x=alt.X(value, axis=None, scale=scale), y=alt.Y(label, sort=None, axis=axis), tooltip=[label]
     )
     return encoded
+
+
+def _either(field: str, one: str, other: str) -> alt.Color:
+    """Marks of two kinds, with a legend above the plot."""
+    scale = alt.Scale(domain=[one, other], range=[MORE, LESS])
+    return alt.Color(f"{field}:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
 
 
 def _draw(chart: alt.Chart | alt.LayerChart, key: str, sentence: str) -> None:
