@@ -36,8 +36,8 @@ from rich.table import Table
 sys.path.insert(0, str(ROOT))
 
 from scoring import requests
-from scoring.models import LoadedModel, load, prepare_process
-from scoring.registry import Registry
+from serving.client import Registry
+from serving.model import LoadedModel, load, prepare_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -211,13 +211,15 @@ def _print(ours: list[float], theirs: list[float], seconds: float) -> None:
 def _print_parts(model: LoadedModel, body: bytes, whole: float) -> None:
     """Where a request's time goes, each part measured alone in this process."""
     content = orjson.loads(body)["dataframe_split"]["data"]
-    asked = requests.read(body, requests.JSON, model.schema, 1000)
-    frame = model.schema.frame(asked.table)
+    asked = requests.read(body, requests.JSON, model.signature, 1000)
+    frame = model.signature.frame(asked.table)
     answers = model.predict(asked.table)
     parts: dict[str, Callable[[], object]] = {
         "parse JSON": lambda: orjson.loads(body),
-        "check and convert": lambda: model.schema.from_rows(content),
-        "read, both of these with the form": lambda: requests.read(body, requests.JSON, model.schema, 1000),
+        "check and convert": lambda: model.signature.from_rows(content),
+        "read, both of these with the form": lambda: requests.read(
+            body, requests.JSON, model.signature, 1000
+        ),
         "predict, as served": lambda: model.predict(asked.table),
         "predict, bare scikit-learn with a frame": lambda: model.estimator.predict(frame),
         "serialise": lambda: orjson.dumps({"predictions": answers}),

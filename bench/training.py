@@ -41,6 +41,7 @@ from mlflow.models import infer_signature
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, get_scorer
 from sklearn.model_selection import cross_val_score
 from training import zoo
+from serving.contract import TRUSTED_TYPES
 from training.data import load_data
 from training.problem import load_problems
 
@@ -72,7 +73,7 @@ for argument in sys.argv[2:]:
                 name="model",
                 signature=infer_signature(data.x_test, model.predict(data.x_test)),
                 input_example=data.x_test.head(5),
-                skops_trusted_types=zoo.TRUSTED_TYPES,
+                skops_trusted_types=list(TRUSTED_TYPES),
             )
 """
 
@@ -83,6 +84,7 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from training import zoo
+from serving.contract import TRUSTED_TYPES
 from training.data import load_data
 from training.problem import load_problems
 

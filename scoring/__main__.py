@@ -12,10 +12,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import uvicorn  # noqa: E402
 
-from scoring.activity import ActivityLog  # noqa: E402
-from scoring.models import prepare_process  # noqa: E402
-from scoring.registry import Registry  # noqa: E402
 from scoring.service import Settings, create_app  # noqa: E402
+from serving.activity import ActivityLog  # noqa: E402
+from serving.client import Registry  # noqa: E402
+from serving.model import prepare_process  # noqa: E402
 
 _SWITCH_SECONDS = 0.001  # while a thread loads a model, requests get the interpreter back five times as often
 

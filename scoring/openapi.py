@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from scoring.models import LoadedModel
 from scoring.requests import CSV, JSON, PARQUET
-from scoring.schema import Column
+from serving.model import LoadedModel
+from serving.signature import Column
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -131,7 +131,7 @@ def _invocations(
 
 
 def _body(model: LoadedModel | None, max_rows: int) -> dict[str, Any]:
-    columns = model.schema.columns if model else ()
+    columns = model.signature.columns if model else ()
     names = [column.name for column in columns]
     rows = {"minItems": 1, "maxItems": max_rows}
     record = {

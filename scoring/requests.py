@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from scoring.errors import Field, ScoringError, bad_fields, too_large, unsupported
-from scoring.schema import Schema, Table, Values
+from serving.errors import Field, ServingError, bad_fields, too_large, unsupported
+from serving.signature import Signature, Table, Values
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -44,7 +44,7 @@ def media_type(header: str | None) -> str:
     """What a body is said to be; JSON if it is not said.
 
     Raises:
-        ScoringError: Nothing that can be read.
+        ServingError: Nothing that can be read.
     """
     if not header:
         return JSON
@@ -65,50 +65,52 @@ def media_type(header: str | None) -> str:
     return kind
 
 
-def read(body: bytes, kind: str, schema: Schema, max_rows: int, *, headless_csv: bool = False) -> Request:
+def read(
+    body: bytes, kind: str, signature: Signature, max_rows: int, *, headless_csv: bool = False
+) -> Request:
     """Reads a body.
 
     Args:
         body: What was sent.
         kind: Its media type, from `media_type`.
-        schema: What the model takes.
+        signature: What the model takes.
         max_rows: More are refused.
         headless_csv: Whether a CSV without a header has the model's columns in its order (SageMaker's way).
 
     Raises:
-        ScoringError: It can't be read, or does not fit the model.
+        ServingError: It can't be read, or does not fit the model.
     """
     if kind == JSON:
-        return _read_json(body, schema, max_rows)
+        return _read_json(body, signature, max_rows)
     if kind == CSV:
-        return _read_csv(body, schema, max_rows, headless=headless_csv)
-    return _read_parquet(body, schema, max_rows)
+        return _read_csv(body, signature, max_rows, headless=headless_csv)
+    return _read_parquet(body, signature, max_rows)
 
 
-def _too_many_rows(max_rows: int) -> ScoringError:
+def _too_many_rows(max_rows: int) -> ServingError:
     return too_large(f"More than {max_rows} rows were sent. Send them in several requests.")
 
 
-def _read_json(body: bytes, schema: Schema, max_rows: int) -> Request:
+def _read_json(body: bytes, signature: Signature, max_rows: int) -> Request:
     # A list or object takes at least 56 bytes for the 3 that were sent; a row needs one of them.
     if len(body) > 1000 and body.count(b"[") + body.count(b"{") > max_rows + 1000:
         raise _too_many_rows(max_rows)
     content = _parse(body)
     if not isinstance(content, dict):
-        raise ScoringError(f"{_ONE_OF}; it holds {_a(content)}.")
+        raise ServingError(f"{_ONE_OF}; it holds {_a(content)}.")
     forms = [form for form in FORMS if form in content]
     if len(forms) != 1:
-        raise ScoringError(f"{_ONE_OF}; it has {', '.join(forms) if forms else 'none of them'}.")
-    schema.check_params(content.get("params"))
+        raise ServingError(f"{_ONE_OF}; it has {', '.join(forms) if forms else 'none of them'}.")
+    signature.check_params(content.get("params"))
     form = forms[0]
     data = content[form]
     if form == "dataframe_split":
-        return _split(data, schema, max_rows)
+        return _split(data, signature, max_rows)
     if form == "dataframe_records":
-        return _records(data, schema, max_rows, form)
+        return _records(data, signature, max_rows, form)
     if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
-        return _records(data, schema, max_rows, form)
-    return _by_column(data, schema, max_rows, form)
+        return _records(data, signature, max_rows, form)
+    return _by_column(data, signature, max_rows, form)
 
 
 def _parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON
@@ -121,29 +123,29 @@ def _parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON
                 return json.loads(body)
             except (ValueError, RecursionError):
                 pass
-        raise ScoringError(f"The body is no JSON that can be read: {str(error)[:200]}.") from None
+        raise ServingError(f"The body is no JSON that can be read: {str(error)[:200]}.") from None
 
 
-def _split(data: Any, schema: Schema, max_rows: int) -> Request:  # noqa: ANN401
+def _split(data: Any, signature: Signature, max_rows: int) -> Request:  # noqa: ANN401
     if not isinstance(data, dict) or "data" not in data or data.keys() - {"columns", "data", "index"}:
-        raise ScoringError(
+        raise ServingError(
             "`dataframe_split` must be an object with `columns` and `data`, and at most `index`."
         )
     names, rows = data.get("columns"), data["data"]
     if not isinstance(rows, list):
-        raise ScoringError(f"`dataframe_split.data` must be a list of rows; it is {_a(rows)}.")
+        raise ServingError(f"`dataframe_split.data` must be a list of rows; it is {_a(rows)}.")
     _count(rows, max_rows, "dataframe_split.data")
     if data.get("index") is not None and (
         not isinstance(data["index"], list) or len(data["index"]) != len(rows)
     ):
-        raise ScoringError("`dataframe_split.index` must be a list with one entry for each row.")
+        raise ServingError("`dataframe_split.index` must be a list with one entry for each row.")
     if not isinstance(names, list):
-        raise ScoringError("`dataframe_split.columns` must be the list of the columns' names.")
-    if names == schema.names:
-        if schema.is_numeric and (table := schema.from_rows(rows)) is not None:
+        raise ServingError("`dataframe_split.columns` must be the list of the columns' names.")
+    if names == signature.names:
+        if signature.is_numeric and (table := signature.from_rows(rows)) is not None:
             return Request(table, len(rows))
     else:
-        _check_names(names, schema)
+        _check_names(names, signature)
     bad = [
         Field("dataframe_split.data", n, f"must be a list of {len(names)} values")
         for n, row in enumerate(rows)
@@ -152,13 +154,13 @@ def _split(data: Any, schema: Schema, max_rows: int) -> Request:  # noqa: ANN401
     if bad:
         raise bad_fields(bad)
     wanted = {name: place for place, name in enumerate(names)}
-    columns = {name: [row[wanted[name]] for row in rows] for name in schema.names if name in wanted}
-    return _request(columns, len(rows), schema, names)
+    columns = {name: [row[wanted[name]] for row in rows] for name in signature.names if name in wanted}
+    return _request(columns, len(rows), signature, names)
 
 
-def _records(data: Any, schema: Schema, max_rows: int, form: str) -> Request:  # noqa: ANN401
+def _records(data: Any, signature: Signature, max_rows: int, form: str) -> Request:  # noqa: ANN401
     if not isinstance(data, list):
-        raise ScoringError(f"`{form}` must be a list of objects, one for each row; it is {_a(data)}.")
+        raise ServingError(f"`{form}` must be a list of objects, one for each row; it is {_a(data)}.")
     _count(data, max_rows, form)
     bad = [
         Field(form, n, f"must be an object of column and value; it is {_a(row)}")
@@ -167,29 +169,29 @@ def _records(data: Any, schema: Schema, max_rows: int, form: str) -> Request:  #
     ]
     if bad:
         raise bad_fields(bad)
-    if schema.is_numeric:
-        names = schema.names
+    if signature.is_numeric:
+        names = signature.names
         try:
-            table = schema.from_rows([[row[name] for name in names] for row in data])
+            table = signature.from_rows([[row[name] for name in names] for row in data])
         except KeyError:
             table = None
         if table is not None:
             extra = any(len(row) != len(names) for row in data)
-            return Request(table, len(data), _unknown(set().union(*data), schema) if extra else ())
+            return Request(table, len(data), _unknown(set().union(*data), signature) if extra else ())
     sent = set().union(*data)
-    columns = {name: [row.get(name) for row in data] for name in schema.names if name in sent}
-    return _request(columns, len(data), schema, sent)
+    columns = {name: [row.get(name) for row in data] for name in signature.names if name in sent}
+    return _request(columns, len(data), signature, sent)
 
 
-def _by_column(data: Any, schema: Schema, max_rows: int, form: str) -> Request:  # noqa: ANN401
-    if isinstance(data, list) and len(schema.columns) == 1:
-        data = {schema.names[0]: data}
+def _by_column(data: Any, signature: Signature, max_rows: int, form: str) -> Request:  # noqa: ANN401
+    if isinstance(data, list) and len(signature.columns) == 1:
+        data = {signature.names[0]: data}
     if not isinstance(data, dict):
-        raise ScoringError(
+        raise ServingError(
             f"`{form}` must be a list of objects (a row each) or an object of lists (a column each), because"
             f" the model's columns have names; it is {_a(data)}."
         )
-    known = {name: data[name] for name in schema.names if name in data}
+    known = {name: data[name] for name in signature.names if name in data}
     lengths = {len(values) for values in known.values() if isinstance(values, list)}
     if len(lengths) > 1:
         raise bad_fields(
@@ -203,28 +205,28 @@ def _by_column(data: Any, schema: Schema, max_rows: int, form: str) -> Request: 
     _count(range(rows), max_rows, form)
     # One value beside lists is meant for all rows, as pandas has it.
     columns = {name: v if isinstance(v, list) else [v] * rows for name, v in known.items()}
-    return _request(columns, rows, schema, data)
+    return _request(columns, rows, signature, data)
 
 
-def _read_csv(body: bytes, schema: Schema, max_rows: int, *, headless: bool) -> Request:
+def _read_csv(body: bytes, signature: Signature, max_rows: int, *, headless: bool) -> Request:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ScoringError(f"The CSV is not UTF-8: its byte {error.start} can't be decoded.") from None
+        raise ServingError(f"The CSV is not UTF-8: its byte {error.start} can't be decoded.") from None
     try:
         lines = csv.reader(io.StringIO(text))
         head, first = next(lines, []), next(lines, [])
     except csv.Error as error:
-        raise ScoringError(f"The CSV can't be read: {str(error)[:200]}.") from None
-    if len(head) > max(_MOST_COLUMNS, 10 * len(schema.columns)):
-        raise too_large(f"The CSV has {len(head)} columns; the model takes {len(schema.columns)}.")
-    no_header = headless and len(head) == len(schema.names) and not set(head) & set(schema.names)
+        raise ServingError(f"The CSV can't be read: {str(error)[:200]}.") from None
+    if len(head) > max(_MOST_COLUMNS, 10 * len(signature.columns)):
+        raise too_large(f"The CSV has {len(head)} columns; the model takes {len(signature.columns)}.")
+    no_header = headless and len(head) == len(signature.names) and not set(head) & set(signature.names)
     if not no_header and len(first) > len(head):
-        raise ScoringError(f"The CSV's first row has {len(first)} values, but its header {len(head)} names.")
-    # Numbers as pandas reads them, like MLflow; the rest as text, which the schema converts.
-    types: Any = {c.name: _CSV_TYPES.get(c.type, object) for c in schema.columns}
+        raise ServingError(f"The CSV's first row has {len(first)} values, but its header {len(head)} names.")
+    # Numbers as pandas reads them, like MLflow; the rest as text, which the signature converts.
+    types: Any = {c.name: _CSV_TYPES.get(c.type, object) for c in signature.columns}
     options: dict[str, Any] = (
-        {"nrows": max_rows + 1, "names": schema.names} if no_header else {"nrows": max_rows + 1}
+        {"nrows": max_rows + 1, "names": signature.names} if no_header else {"nrows": max_rows + 1}
     )
     try:
         try:
@@ -232,10 +234,10 @@ def _read_csv(body: bytes, schema: Schema, max_rows: int, *, headless: bool) -> 
         except (ValueError, OverflowError):  # a bad value, which is found and named below
             frame = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(types, object), **options)
     except Exception as error:  # noqa: BLE001 - whatever pandas raises, it is about this text
-        raise ScoringError(f"The CSV can't be read: {_first_line(error)}.") from None
+        raise ServingError(f"The CSV can't be read: {_first_line(error)}.") from None
     _count(frame, max_rows, "The CSV")
-    columns = {c.name: _csv_values(frame[c.name], c.type) for c in schema.columns if c.name in frame}
-    return _request(columns, len(frame), schema, [str(name) for name in frame.columns])
+    columns = {c.name: _csv_values(frame[c.name], c.type) for c in signature.columns if c.name in frame}
+    return _request(columns, len(frame), signature, [str(name) for name in frame.columns])
 
 
 _CSV_TYPES = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32", "boolean": "bool"}
@@ -251,31 +253,31 @@ def _csv_values(column: "pd.Series[Any]", kind: str) -> Values:
     return values
 
 
-def _read_parquet(body: bytes, schema: Schema, max_rows: int) -> Request:
+def _read_parquet(body: bytes, signature: Signature, max_rows: int) -> Request:
     import pyarrow as pa  # noqa: PLC0415 - only who sends Parquet pays for it
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         source = pa.BufferReader(body)
         limits = {"thrift_string_size_limit": len(body) + 1000, "thrift_container_size_limit": _MOST_PARTS}
-        names, known = _check_parquet(pq.ParquetFile(source, **limits), schema, max_rows)
+        names, known = _check_parquet(pq.ParquetFile(source, **limits), signature, max_rows)
         # Repeated text stays stored once, so a small file can't become a huge table.
         table = pq.ParquetFile(source, read_dictionary=known, **limits).read(columns=known, use_threads=False)
         columns = {name: _arrow_values(table.column(name), name) for name in known}
-    except ScoringError:
+    except ServingError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever pyarrow raises, it is about this file
-        raise ScoringError(f"The Parquet file can't be read: {_first_line(error)}.") from None
+        raise ServingError(f"The Parquet file can't be read: {_first_line(error)}.") from None
     _count(table, max_rows, "The Parquet file")
-    return _request(columns, table.num_rows, schema, names)
+    return _request(columns, table.num_rows, signature, names)
 
 
-def _check_parquet(file: Any, schema: Schema, max_rows: int) -> tuple[list[str], list[str]]:  # noqa: ANN401
+def _check_parquet(file: Any, signature: Signature, max_rows: int) -> tuple[list[str], list[str]]:  # noqa: ANN401
     """The names of its columns, and of those that the model takes; refuses what would grow too large."""
     from pyarrow import types  # noqa: PLC0415
 
     names = file.schema_arrow.names
-    _check_names(names, schema)
+    _check_names(names, signature)
     if file.metadata.num_rows > max_rows:
         raise _too_many_rows(max_rows)
     groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
@@ -283,7 +285,7 @@ def _check_parquet(file: Any, schema: Schema, max_rows: int) -> tuple[list[str],
         raise too_large(
             f"The Parquet file holds more than {_MOST_BYTES >> 20} MiB. Send it in several requests."
         )
-    known = [name for name in schema.names if name in names]
+    known = [name for name in signature.names if name in names]
     nested = [name for name in known if types.is_nested(file.schema_arrow.field(name).type)]
     if nested:
         raise bad_fields([Field(name, None, "is nested; plain values are needed") for name in nested])
@@ -309,28 +311,28 @@ def _count(rows: Any, max_rows: int, what: str) -> None:  # noqa: ANN401 - whate
     if len(rows) > max_rows:
         raise _too_many_rows(max_rows)
     if not len(rows):
-        raise ScoringError(f"`{what}` has no rows." if "." in what or "_" in what else f"{what} has no rows.")
+        raise ServingError(f"`{what}` has no rows." if "." in what or "_" in what else f"{what} has no rows.")
 
 
-def _check_names(names: list[Any], schema: Schema) -> None:
-    if len(names) > max(_MOST_COLUMNS, 10 * len(schema.columns)):
-        raise too_large(f"{len(names)} columns were sent; the model takes {len(schema.columns)}.")
+def _check_names(names: list[Any], signature: Signature) -> None:
+    if len(names) > max(_MOST_COLUMNS, 10 * len(signature.columns)):
+        raise too_large(f"{len(names)} columns were sent; the model takes {len(signature.columns)}.")
     bad = [name for name in names if not isinstance(name, str)]
     if bad:
-        raise ScoringError(f"The columns' names must be text; one of them is {_a(bad[0])}.")
+        raise ServingError(f"The columns' names must be text; one of them is {_a(bad[0])}.")
     if len(set(names)) != len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
         raise bad_fields([Field(name, None, "was sent more than once") for name in twice])
 
 
-def _request(columns: Mapping[str, Values], rows: int, schema: Schema, sent: Iterable[str]) -> Request:
-    ignored = _unknown(sent, schema)
-    # The schema looks for a missing column's misspelt name among those.
-    return Request(schema.table({**dict.fromkeys(ignored, ()), **columns}, rows), rows, ignored)
+def _request(columns: Mapping[str, Values], rows: int, signature: Signature, sent: Iterable[str]) -> Request:
+    ignored = _unknown(sent, signature)
+    # The signature looks for a missing column's misspelt name among those.
+    return Request(signature.table({**dict.fromkeys(ignored, ()), **columns}, rows), rows, ignored)
 
 
-def _unknown(sent: Iterable[str], schema: Schema) -> tuple[str, ...]:
-    return tuple(schema.unknown(sent))
+def _unknown(sent: Iterable[str], signature: Signature) -> tuple[str, ...]:
+    return tuple(signature.unknown(sent))
 
 
 def _a(value: object) -> str:

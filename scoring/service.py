@@ -25,12 +25,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from scoring import openapi, requests
-from scoring.activity import ActivityLog
-from scoring.errors import Field as BadField
-from scoring.errors import ScoringError, bad_fields, too_large, unsupported
-from scoring.models import LoadedModel
-from scoring.registry import Registry
 from scoring.store import Served, Store, View
+from serving.activity import ActivityLog
+from serving.client import Registry
+from serving.errors import Field as BadField
+from serving.errors import ServingError, bad_fields, too_large, unsupported
+from serving.model import LoadedModel
 
 _INLINE_BYTES = 16 * 1024  # up to this, and for a quick model, a thread would take longer than the answer
 _INLINE_SECONDS = 0.010
@@ -54,7 +54,7 @@ class Settings:
         max_rows: Most rows of a request.
         threads: Predictions at once, besides quick ones.
         extra_columns: `ignore` columns that the model does not know, as MLflow does, or `refuse` them.
-        trusted_types: Types that models may hold besides those of scoring.models.
+        trusted_types: Types that models may hold besides those of serving.model.
     """
 
     data: Path
@@ -202,7 +202,9 @@ class Service:
                         **_state(served),
                         "default": name == default,
                         "invocations": f"/models/{quote(name, safe='')}/invocations",
-                        "columns": [asdict(c) for c in served.loaded.schema.columns] if served.loaded else [],
+                        "columns": [asdict(c) for c in served.loaded.signature.columns]
+                        if served.loaded
+                        else [],
                     }
                     for name, served in sorted(view.models.items())
                 ]
@@ -224,7 +226,7 @@ class Service:
         """The model of a name, or the one for requests that name none.
 
         Raises:
-            ScoringError: There is none, or it is not loaded.
+            ServingError: There is none, or it is not loaded.
         """
         view = self._store.view
         wanted = self._default(view) if name is None else name
@@ -232,10 +234,10 @@ class Service:
         if served is not None and served.loaded is not None:
             return served.loaded
         if not view.started:
-            raise ScoringError("The models are being loaded.", 503, "TEMPORARILY_UNAVAILABLE", retry_after=2)
+            raise ServingError("The models are being loaded.", 503, "TEMPORARILY_UNAVAILABLE", retry_after=2)
         known = ", ".join(sorted(name for name, served in view.models.items() if served.loaded)) or "none"
         if served is not None:
-            raise ScoringError(
+            raise ServingError(
                 f"{wanted} version {served.champion.version} can't be served: {served.error}."
                 f" Served are: {known}.",
                 503,
@@ -243,12 +245,12 @@ class Service:
                 retry_after=60,
             )
         if wanted is None:
-            raise ScoringError(
+            raise ServingError(
                 f"Which model? Post to /models/NAME/invocations. Served are: {known}.",
                 404,
                 "RESOURCE_DOES_NOT_EXIST",
             )
-        raise ScoringError(
+        raise ServingError(
             f"No registered model {wanted[:100]!r} has a champion. Served are: {known}.",
             404,
             "RESOURCE_DOES_NOT_EXIST",
@@ -263,12 +265,12 @@ class Service:
         """Asks a model, here if that is quick, else in a thread.
 
         Raises:
-            ScoringError: The body does not fit, the model refuses, or too many are waiting.
+            ServingError: The body does not fit, the model refuses, or too many are waiting.
         """
         if len(body) <= _INLINE_BYTES and model.seconds <= _INLINE_SECONDS:
             return self._predict(model, kind, body, style)
         if self._waiting >= _WAITING:
-            raise ScoringError(
+            raise ServingError(
                 f"{_WAITING} requests are waiting. Send this one again later.",
                 429,
                 "REQUEST_LIMIT_EXCEEDED",
@@ -288,7 +290,7 @@ class Service:
         started = time.perf_counter()
         try:
             asked = requests.read(
-                body, kind, model.schema, self._settings.max_rows, headless_csv=style.sagemaker
+                body, kind, model.signature, self._settings.max_rows, headless_csv=style.sagemaker
             )
             if asked.ignored and self._settings.extra_columns == "refuse":
                 raise bad_fields(
@@ -299,7 +301,7 @@ class Service:
             if style.names_model:
                 content["model"] = {"name": model.name, "version": model.version}
             answer = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-        except ScoringError as error:
+        except ServingError as error:
             self._record(model, started, error.status)
             raise
         self._record(model, started, 200, asked, predictions)
@@ -322,7 +324,7 @@ class Service:
             rows=asked.rows if asked else 0,
             latency_ms=1000 * (time.perf_counter() - started),
             status=status,
-            inputs=model.schema.frame(asked.table) if asked else None,
+            inputs=model.signature.frame(asked.table) if asked else None,
             outputs=predictions,
         )
 
@@ -330,7 +332,7 @@ class Service:
         """Reads a body, as far as there is room for it.
 
         Raises:
-            ScoringError: It is too large, too slow, or packed.
+            ServingError: It is too large, too slow, or packed.
         """
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
             raise unsupported("The body is packed (Content-Encoding), which is not read. Send it as it is.")
@@ -348,7 +350,7 @@ class Service:
                         parts.append(part)
                         self._held += len(part)
                         if self._held > _BODIES * self._max_body:
-                            raise ScoringError(
+                            raise ServingError(
                                 "Too many large requests at once. Send this one again later.",
                                 429,
                                 "REQUEST_LIMIT_EXCEEDED",
@@ -362,7 +364,7 @@ class Service:
                     if read > _DRAIN_BODIES * self._max_body:
                         break
         except TimeoutError:
-            raise ScoringError(
+            raise ServingError(
                 f"The body did not come within {_BODY_SECONDS:.0f} s.", 408, "REQUEST_TIMEOUT"
             ) from None
         finally:
@@ -391,7 +393,7 @@ class _Endpoint:
             model = self._service.find(scope["path_params"].get("name"))
             kind = requests.media_type(headers.get(b"content-type", b"").decode("latin-1"))
             answer = await self._service.answer(model, kind, body, self._style)
-        except ScoringError as error:
+        except ServingError as error:
             status, answer, more = self._refuse(error)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, and the service goes on
             status, answer, more = self._refuse(_internal(error))
@@ -417,7 +419,7 @@ class _Endpoint:
         )
         await send({"type": "http.response.body", "body": answer})
 
-    def _refuse(self, error: ScoringError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    def _refuse(self, error: ServingError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
         headers = [(b"retry-after", str(error.retry_after).encode())] if error.retry_after else []
         body = error.body()
         if self._style.sagemaker:
@@ -428,10 +430,10 @@ class _Endpoint:
         return error.status, _dump(body), headers
 
 
-def _internal(error: BaseException) -> ScoringError:
+def _internal(error: BaseException) -> ServingError:
     mark = uuid.uuid4().hex[:12]
     _log.error("request %s failed", mark, exc_info=error)
-    return ScoringError(f"The service failed. Its log says why, at {mark}.", 500, "INTERNAL_ERROR")
+    return ServingError(f"The service failed. Its log says why, at {mark}.", 500, "INTERNAL_ERROR")
 
 
 async def _unexpected(_request: HttpRequest, error: Exception) -> Response:
@@ -443,7 +445,7 @@ async def _http_error(_request: HttpRequest, error: Exception) -> Response:
     """Unknown paths and methods, in the same shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 - as it is registered
     codes = {404: "ENDPOINT_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
-    refused = ScoringError(
+    refused = ServingError(
         f"{error.detail}. /docs lists what there is.",
         error.status_code,
         codes.get(error.status_code, "BAD_REQUEST"),

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import orjson
 
-from scoring.memory import settle
-from scoring.models import LoadedModel, ModelUnusableError, load
-from scoring.registry import ArtifactsUnreachableError, Champion, Registry, RegistryAwayError
+from serving.client import ArtifactsUnreachableError, Champion, Registry, RegistryAwayError
+from serving.memory import settle
+from serving.model import LoadedModel, ModelUnusableError, load
 
 POLL_SECONDS = 2.0
 
@@ -65,7 +65,7 @@ class Store:
     Args:
         registry: Where they come from.
         folder: Where they are kept, by name and version, so that a start needs no MLflow.
-        trusted: Types that skops may load besides those of scoring.models.
+        trusted: Types that skops may load besides those of serving.model.
         poll_seconds: How long between two looks at the registry.
     """
 

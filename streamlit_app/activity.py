@@ -1,6 +1,6 @@
 """The app's side of the prediction log: writing down what was asked here, and summing up what is there.
 
-No drawing. The log itself is scoring/activity.py, which the REST service writes too.
+No drawing. The log itself is serving/activity.py, which the REST service writes too.
 """
 
 import os
@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
-from scoring.activity import ActivityLog, read_events, read_inputs
+from serving.activity import ActivityLog, read_events, read_inputs
+from serving.profile import Profile
 from streamlit_app.drift import Drift, columns_drift
 from streamlit_app.models import Answers, LoadedModel, PredictionError
-from streamlit_app.schema import Profile
 
 _BUCKETS = 48
 _STEPS = ("1min", "5min", "15min", "1h", "3h", "12h", "1D", "7D")

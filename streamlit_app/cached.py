@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import streamlit as st
 
-from scoring.activity import ActivityLog
-from scoring.memory import settle
+from serving.activity import ActivityLog
+from serving.memory import settle
+from serving.profile import Profile
 from streamlit_app import activity
 from streamlit_app.activity import Traffic
 from streamlit_app.drift import Drift
 from streamlit_app.models import LoadedModel
 from streamlit_app.registry import Card, RegisteredModel, Registry, RegistryAwayError, Training, Version
-from streamlit_app.schema import Profile
 
 POLL_SECONDS = 3  # asked at most this often, however many pages are open
 _LOOKED_AT_SECONDS = 30  # what changes only with a training

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtri, kolmogorov  # type: ignore[import-untyped]
 
-from streamlit_app.schema import Profile, Seen, moment
+from serving.profile import Profile, Seen, moment
 
 type Verdict = Literal["drifted", "changed", "stable", "too few"]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from serving.profile import Column, Value, moment
 from streamlit_app.models import LoadedModel
-from streamlit_app.schema import Column, Value, moment
 
 _ROWS = 512  # asked at once: an answer of more rows would no longer feel instant
 _FEWEST, _MOST = 3, 24  # draws a column

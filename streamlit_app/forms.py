@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from streamlit_app.schema import Column, Seen, Value, moment
+from serving.profile import Column, Seen, Value, moment
 
 type Widget = Literal["slider", "number", "select", "yes_no", "toggle", "text", "date", "moment"]
 

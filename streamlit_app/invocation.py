@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
+from serving.profile import Value
 from streamlit_app.models import LoadedModel, Prediction
-from streamlit_app.schema import Value
 
 
 def answer(model: LoadedModel, row: Mapping[str, Value], prediction: Prediction) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from streamlit_app.schema import Column, Profile, Value
+from serving.profile import Column, Profile, Value
 
 _log = logging.getLogger(__name__)
 

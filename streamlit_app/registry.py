@@ -20,12 +20,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.types import DataType
 
+from serving.contract import CHALLENGER, CHAMPION, PROFILE
+from serving.profile import Column, Kind, Profile, Value
 from streamlit_app import forms
 from streamlit_app.models import AppError, LoadedModel, said
-from streamlit_app.schema import Column, Kind, Profile, Value
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-PROFILE = "profile.json"
 _PLOTS = "plots"
 
 _KINDS: dict[DataType, Kind] = {

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from serving.profile import Column
 from streamlit_app.models import AppError, LoadedModel
-from streamlit_app.schema import Column
 
 MOST_ROWS, MOST_COLUMNS = 500_000, 2_000
 MOST_BYTES = 200 * 2**20  # of a table in memory; a small Parquet file can hold a huge one

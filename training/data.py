@@ -13,7 +13,7 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,14 @@ import pyarrow as pa
 import yaml
 
 from training.problem import ProblemError, did_you_mean
+from training.schema import Schema
 from training.tables import listed, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from training.problem import Problem
-
-Kind = Literal["number", "category", "boolean", "date"]
+    from training.schema import Kind
 
 # Changed, it moves rows between training part and holdout, and champions are judged on rows they know.
 _HASH_KEY = "mlstack-split-01"
@@ -38,33 +38,6 @@ _MAX_LEVELS = 1_000
 _FEW_LEVELS = 50
 _MAX_FLOAT_CLASSES = 20
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Schema:
-    """The features: names by kind.
-
-    Attributes:
-        numbers: Columns of float64.
-        categories: Columns of strings, None where missing.
-        booleans: Columns of bool, without missing values (with them, it is a category "true"/"false").
-        dates: Columns of datetime64[ns].
-        missing: Columns of any kind that have missing values.
-        columns: All columns in the table's order; by kind if not given.
-    """
-
-    numbers: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    booleans: tuple[str, ...] = ()
-    dates: tuple[str, ...] = ()
-    missing: frozenset[str] = frozenset()
-    columns: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Fill in the columns' order."""
-        if not self.columns:
-            columns = (*self.numbers, *self.categories, *self.booleans, *self.dates)
-            object.__setattr__(self, "columns", columns)
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 
     from sklearn.base import BaseEstimator
 
-    from training.data import Schema
-
-# What skops must trust to load these pieces, beyond its own list.
-TRUSTED_TYPES = [
-    "numpy.asarray",
-    "numpy.dtype",
-    "scipy.interpolate._bsplines.BSpline",
-    "scipy.interpolate._bsplines._BSpline",
-]
+    from training.schema import Schema
 
 # Rarer levels share one feature, and so do levels that weren't there when the model was fitted.
 _LEVEL_ROWS = 5

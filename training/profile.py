@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from serving.contract import PROFILE
 from training.data import some_rows
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
-    from training.data import Data, Kind
+    from training.data import Data
     from training.problem import Problem
+    from training.schema import Kind
 
-FILE = "profile.json"
 # Quantiles of more rows differ in no digit that matters; sorting a million takes 80 ms a column.
 _ROWS = 100_000
 _BINS = 10
@@ -50,7 +51,7 @@ def write(folder: str, problem: Problem, data: Data, estimator: BaseEstimator | 
         found = _described[data.digest]
     if problem.task == "regression" and estimator is not None:
         found = found | {"error": _error(data, estimator)}
-    Path(folder, FILE).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    Path(folder, PROFILE).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
 
 
 def describe(problem: Problem, data: Data) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from serving.contract import CHALLENGER, CHAMPION
 from training.problem import did_you_mean
 from training.promotion import Contender
 from training.scoring import Predictions, predict
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from training.problem import Problem
     from training.promotion import Decision
 
-CHAMPION = "champion"
-CHALLENGER = "challenger"
 _HISTORY = "champion_history"
 _REMEMBERED = 100  # champions in the history: a tag has a limited length
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}

@@ -39,7 +39,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from training import preprocessing, profile, zoo
+from serving.contract import TRUSTED_TYPES
+from training import profile
 from training.data import some_rows
 from training.server import unreachable
 
@@ -449,7 +450,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         estimator,
         path,
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-        skops_trusted_types=[*zoo.TRUSTED_TYPES, *preprocessing.TRUSTED_TYPES],
+        skops_trusted_types=list(TRUSTED_TYPES),
         signature=signature(problem, data),
         input_example=data.x_train.iloc[some_rows(len(data.x_train), _EXAMPLE_ROWS)],
         pip_requirements=_requirements(),

@@ -14,23 +14,11 @@ if TYPE_CHECKING:
 
     from sklearn.base import BaseEstimator
 
-    from training.data import Schema
     from training.problem import Problem, Task
+    from training.schema import Schema
 
 SEED = 42
 BASELINE = "dummy"
-
-# Types that skops may load besides its own safe ones: each is scikit-learn's own, and needed by a model
-# below. A written list, never `get_untrusted_types()` of the file at hand: that would trust anything.
-TRUSTED_TYPES = [
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.tree._tree.Tree",
-]
 
 
 @dataclass(frozen=True)

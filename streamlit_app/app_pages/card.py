@@ -3,10 +3,11 @@
 import pandas as pd
 import streamlit as st
 
+from serving.contract import CHAMPION
+from serving.profile import Column
 from streamlit_app import cached, forms
 from streamlit_app.components import follow, grid, header, notices
-from streamlit_app.registry import CHAMPION, Card, ModelUnusableError
-from streamlit_app.schema import Column
+from streamlit_app.registry import Card, ModelUnusableError
 
 _METRICS = 4
 _SEVERITIES = {"issue": ":red-badge[issue]", "tip": ":orange-badge[tip]", "passed": ":green-badge[passed]"}

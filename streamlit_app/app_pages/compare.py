@@ -7,10 +7,11 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
+from serving.contract import CHALLENGER, CHAMPION
 from streamlit_app import cached, forms
 from streamlit_app.cached import Catalogue
 from streamlit_app.components import charts, grid, header, notices
-from streamlit_app.registry import CHALLENGER, CHAMPION, RegistryAwayError, Training, Version
+from streamlit_app.registry import RegistryAwayError, Training, Version
 
 _DRAWN = 30  # versions in the plot, the newest
 _BASELINE = "dummy"

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from serving.profile import Value
 from streamlit_app import activity, cached, explain
 from streamlit_app.components import answer, header, model_form, notices
 from streamlit_app.explain import Influence
 from streamlit_app.models import LoadedModel, Prediction, PredictionError, first
-from streamlit_app.schema import Value
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import os
 
 import streamlit as st
 
+from serving.contract import CHAMPION
+from serving.profile import Value
 from streamlit_app import forms, invocation
 from streamlit_app.components import charts
 from streamlit_app.explain import Influence
 from streamlit_app.models import LoadedModel, Prediction
-from streamlit_app.registry import CHAMPION
-from streamlit_app.schema import Value
 
 _MOST_BARS = 12
 _MOST_INFLUENCES = 6

@@ -6,10 +6,10 @@ from itertools import batched
 
 import streamlit as st
 
+from serving.profile import Value
 from streamlit_app import forms
 from streamlit_app.forms import Field, Group
 from streamlit_app.models import LoadedModel
-from streamlit_app.schema import Value
 
 _COLUMNS = 3
 _YES_NO = {True: "Yes", False: "No"}

@@ -9,7 +9,7 @@ import mlflow.sklearn
 import pandas as pd
 from mlflow.models import infer_signature
 
-from streamlit_app import registry
+from serving.contract import CHAMPION
 
 
 @dataclass
@@ -40,4 +40,4 @@ class Store:
 
     def promote(self, name: str, version: str) -> None:
         """Moves the alias."""
-        self.client.set_registered_model_alias(name, registry.CHAMPION, version)
+        self.client.set_registered_model_alias(name, CHAMPION, version)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
+from serving.profile import Profile, Seen
 from streamlit_app import drift
-from streamlit_app.schema import Profile, Seen
 
 LEVELS = {"red": 0.6, "blue": 0.3}
 

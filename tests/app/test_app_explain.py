@@ -9,9 +9,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import LinearSVC
 
+from serving.profile import Column, Seen, Value
 from streamlit_app.explain import influences
 from streamlit_app.models import LoadedModel
-from streamlit_app.schema import Column, Seen, Value
 
 SAMPLE = tuple(np.linspace(0, 10, 200).tolist())
 A, B = (Seen("number", 0, 0.0, 5.0, 10.0, sample=SAMPLE) for _ in "ab")

@@ -1,7 +1,7 @@
 import pytest
 
+from serving.profile import Column, Kind, Value
 from streamlit_app import forms
-from streamlit_app.schema import Column, Kind, Value
 
 
 def columns(*names: str, kind: Kind = "number") -> list[Column]:

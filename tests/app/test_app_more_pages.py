@@ -10,7 +10,7 @@ from mlflow_store import Store
 from pages import away, flats, later, opened, text
 from streamlit.testing.v1 import AppTest
 
-from scoring.activity import ActivityLog, read_events
+from serving.activity import ActivityLog, read_events
 from streamlit_app import cached
 
 pytestmark = pytest.mark.usefixtures("trained")

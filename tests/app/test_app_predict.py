@@ -9,7 +9,7 @@ from mlflow_store import Store
 from pages import later, opened, text
 from streamlit.testing.v1 import AppTest
 
-from scoring.activity import read_events, read_inputs
+from serving.activity import read_events, read_inputs
 from streamlit_app import cached
 
 

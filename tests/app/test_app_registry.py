@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from serving.profile import Column
 from streamlit_app.models import PredictionError
 from streamlit_app.registry import (
     ModelUnusableError,
@@ -24,7 +25,6 @@ from streamlit_app.registry import (
     Registry,
     RegistryAwayError,
 )
-from streamlit_app.schema import Column
 
 type Fitted = tuple[Any, pd.DataFrame]
 

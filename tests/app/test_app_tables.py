@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from serving.profile import Column, Seen
 from streamlit_app import tables
 from streamlit_app.models import LoadedModel
-from streamlit_app.schema import Column, Seen
 from streamlit_app.tables import Matched, TableError
 
 COLUMNS = (

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from scoring.models import TRUSTED_TYPES
+from serving.contract import TRUSTED_TYPES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.append(str(ROOT / "bench"))  # last, because it has a training.py, too
@@ -37,7 +37,7 @@ _NOT_OURS = [
     "ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning",
     "ignore:Operation with range is deprecated:pandas.errors.Pandas4Warning",
     "ignore:.*Any type hint is inferred as AnyType:UserWarning",
-    # On purpose, and quiet in the service: see scoring.models.prepare_process
+    # On purpose, and quiet in the service: see serving.model.prepare_process
     "ignore:X does not have valid feature names:UserWarning",
 ]
 

@@ -15,8 +15,6 @@ import pandas as pd
 import pytest
 from conftest import MIXED, Running, Stage, free_port, models, wait_until
 
-from scoring.models import TRUSTED_TYPES
-
 pytestmark = pytest.mark.slow
 
 CANCER = models()["cancer"][1]
@@ -171,9 +169,3 @@ def test_the_other_paths_are_the_same(theirs: dict[str, str], service: Running) 
         answers = [httpx.get(url + path) for url in (theirs["cancer"], service.url)]
         assert answers[0].content == answers[1].content
         assert [answer.status_code for answer in answers] == [200, 200]
-
-
-def test_the_trusted_types_are_those_of_the_trainings() -> None:
-    from training import preprocessing, zoo  # noqa: PLC0415 - imports much that the other tests do not need
-
-    assert set(TRUSTED_TYPES) == {*zoo.TRUSTED_TYPES, *preprocessing.TRUSTED_TYPES}

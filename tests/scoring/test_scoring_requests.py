@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scoring.errors import ScoringError
 from scoring.requests import CSV, JSON, PARQUET, media_type, read
-from scoring.schema import Column, Schema, UnsupportedSignatureError
+from serving.errors import ServingError
+from serving.signature import Column, Signature, UnsupportedSignatureError
 
-DOUBLES = Schema((Column("a", "double", required=True), Column("b b", "double", required=False)))
-EVERY = Schema(
+DOUBLES = Signature((Column("a", "double", required=True), Column("b b", "double", required=False)))
+EVERY = Signature(
     (
         Column("d", "double", required=True),
         Column("f", "float", required=False),
@@ -32,12 +32,12 @@ GOOD = {"d": 1, "f": 2.5, "l": 3, "i": 4, "b": True, "s": "five", "t": "2026-01-
 ROWS = 100
 
 
-def read_json(content: object, schema: Schema = EVERY) -> Any:
+def read_json(content: object, schema: Signature = EVERY) -> Any:
     return read(json.dumps(content).encode(), JSON, schema, ROWS)
 
 
-def refusal(content: object, schema: Schema = EVERY) -> ScoringError:
-    with pytest.raises(ScoringError) as caught:
+def refusal(content: object, schema: Signature = EVERY) -> ServingError:
+    with pytest.raises(ServingError) as caught:
         read_json(content, schema)
     return caught.value
 
@@ -121,7 +121,7 @@ def test_a_bad_value_is_named_with_its_row(form: str, column: str, value: object
 
 def test_all_that_is_missing_is_named_with_a_likely_misspelling() -> None:
     error = refusal(
-        {"dataframe_records": [{"length_cm": 1, "x": 2}]}, Schema((Column("length cm", "double", True),))
+        {"dataframe_records": [{"length_cm": 1, "x": 2}]}, Signature((Column("length cm", "double", True),))
     )
     assert error.fields[0].reason == "is missing; 'length_cm', which was sent, is no column of the model"
 
@@ -151,7 +151,7 @@ def test_a_body_of_another_shape_is_refused(content: object, words: str) -> None
 
 
 def test_parameters_are_checked_as_far_as_the_model_has_some() -> None:
-    schema = Schema.from_mlmodel(
+    schema = Signature.from_mlmodel(
         {
             "inputs": json.dumps([{"name": "a", "type": "double"}]),
             "params": json.dumps([{"name": "limit", "type": "long", "default": 3, "shape": None}]),
@@ -174,7 +174,7 @@ def test_parameters_are_checked_as_far_as_the_model_has_some() -> None:
 )
 def test_a_signature_that_rows_cannot_meet_is_refused(signature: Any, words: str) -> None:
     with pytest.raises(UnsupportedSignatureError, match=words):
-        Schema.from_mlmodel(signature and {"inputs": json.dumps(signature)})
+        Signature.from_mlmodel(signature and {"inputs": json.dumps(signature)})
 
 
 def test_csv_is_read_as_mlflow_does() -> None:
@@ -189,7 +189,7 @@ def test_csv_is_read_as_mlflow_does() -> None:
 def test_csv_without_a_header_is_for_sagemaker_alone() -> None:
     asked = read(b"1,2\n3,4\n", CSV, DOUBLES, ROWS, headless_csv=True)
     np.testing.assert_array_equal(asked.table, [[1, 2], [3, 4]])
-    with pytest.raises(ScoringError, match="'a' is missing"):
+    with pytest.raises(ServingError, match="'a' is missing"):
         read(b"1,2\n3,4\n", CSV, DOUBLES, ROWS)
     with_header = read(b"b b,a\n3,4\n", CSV, DOUBLES, ROWS, headless_csv=True)
     np.testing.assert_array_equal(with_header.table, [[4, 3]])
@@ -211,7 +211,7 @@ def test_csv_without_a_header_is_for_sagemaker_alone() -> None:
     ],
 )
 def test_bad_csv_is_refused(body: bytes, status: int, words: str) -> None:
-    with pytest.raises(ScoringError) as caught:
+    with pytest.raises(ServingError) as caught:
         read(body, CSV, DOUBLES, ROWS)
     assert caught.value.status == status
     assert words in caught.value.message
@@ -244,7 +244,7 @@ def test_parquet_is_read() -> None:
     ],
 )
 def test_bad_parquet_is_refused(body: bytes, status: int, words: str) -> None:
-    with pytest.raises(ScoringError) as caught:
+    with pytest.raises(ServingError) as caught:
         read(body, PARQUET, DOUBLES, ROWS)
     assert caught.value.status == status
     assert words in caught.value.message
@@ -254,7 +254,7 @@ def test_a_small_parquet_file_cannot_become_a_huge_table() -> None:
     word = "x" * 5_000_000
     body = parquet(pd.DataFrame({"a": [word] * 1000, "b b": [1.0] * 1000}))
     assert len(body) < 6_000_000
-    with pytest.raises(ScoringError, match="has a text of more than"):
+    with pytest.raises(ServingError, match="has a text of more than"):
         read(body, PARQUET, DOUBLES, 10_000)
 
 
@@ -268,7 +268,7 @@ def test_a_small_parquet_file_cannot_become_a_huge_table() -> None:
     ],
 )
 def test_bombs_do_not_go_off(body: bytes) -> None:
-    with pytest.raises(ScoringError) as caught:
+    with pytest.raises(ServingError) as caught:
         read(body, JSON, DOUBLES, ROWS)
     assert caught.value.status in (400, 413)
 
@@ -276,7 +276,7 @@ def test_bombs_do_not_go_off(body: bytes) -> None:
 def test_more_lists_than_rows_are_refused_before_they_take_memory() -> None:
     body = b'{"dataframe_split": {"columns": ["a"], "data": [' + b"[]," * 500_000 + b"[]]}}"
     tracemalloc.start()
-    with pytest.raises(ScoringError, match="More than"):
+    with pytest.raises(ServingError, match="More than"):
         read(body, JSON, DOUBLES, ROWS)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -300,7 +300,7 @@ def test_media_types(header: str | None, kind: str | None) -> None:
     if kind:
         assert media_type(header) == kind
         return
-    with pytest.raises(ScoringError) as caught:
+    with pytest.raises(ServingError) as caught:
         media_type(header)
     assert caught.value.status == 415
 
@@ -329,10 +329,10 @@ _BODIES = st.one_of(
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_BODIES, st.sampled_from([DOUBLES, EVERY]))
-def test_any_json_is_read_or_refused(content: object, schema: Schema) -> None:
+def test_any_json_is_read_or_refused(content: object, schema: Signature) -> None:
     try:
         asked = read_json(content, schema)
-    except ScoringError as error:
+    except ServingError as error:
         assert 400 <= error.status < 500, error.message  # noqa: PT017 - any input may come through well
         json.dumps(error.body())
     else:
@@ -348,7 +348,7 @@ def test_any_json_is_read_or_refused(content: object, schema: Schema) -> None:
 def test_any_bytes_are_read_or_refused(body: bytes, kind: str) -> None:
     try:
         asked = read(body, kind, DOUBLES, ROWS, headless_csv=True)
-    except ScoringError as error:
+    except ServingError as error:
         assert 400 <= error.status < 500, error.message  # noqa: PT017 - any input may come through well
     else:
         assert asked.rows > 0

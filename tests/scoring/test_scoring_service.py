@@ -21,7 +21,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
-from scoring.activity import read_events, read_inputs, read_outputs
+from serving.activity import read_events, read_inputs, read_outputs
 
 pytestmark = pytest.mark.slow  # it starts MLflow
 

@@ -20,7 +20,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from scoring.models import ModelUnusableError, load
+from serving.model import ModelUnusableError, load
 
 NAME = "diabetes"
 MODEL, EXAMPLES, SIGNATURE = models()[NAME]
@@ -156,7 +156,7 @@ def test_only_a_model_that_looks_for_its_columns_by_name_gets_a_frame(tmp_path: 
     for kind, model in {"array": MODEL, "frame": by_name}.items():
         loaded = load(save(tmp_path / kind, model, EXAMPLES, SIGNATURE), NAME, "1")
         assert loaded._as_array == (kind == "array")
-        table = loaded.schema.from_rows(EXAMPLES.to_numpy())
+        table = loaded.signature.from_rows(EXAMPLES.to_numpy())
         assert table is not None
         assert loaded.predict(table) == model.predict(EXAMPLES).tolist()
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from training.checks import CHECKS, check_results, check_table, unchecked
-from training.data import Data, Schema, load_data
+from training.data import Data, load_data
+from training.schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable

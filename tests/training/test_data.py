@@ -15,8 +15,9 @@ from moto.server import ThreadedMotoServer
 from pyarrow import parquet
 
 from training import tables
-from training.data import Data, Schema, load_data
+from training.data import Data, load_data
 from training.problem import Problem, ProblemError
+from training.schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,9 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
-from training.data import Schema
-from training.preprocessing import TRUSTED_TYPES, prepare
+from serving.contract import TRUSTED_TYPES
+from training.preprocessing import prepare
+from training.schema import Schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ def awkward_rows(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def test_a_saved_model_predicts_the_same(fitted: BaseEstimator, table: pd.DataFrame) -> None:
-    loaded = skops.io.loads(skops.io.dumps(fitted), trusted=[*TRUSTED_TYPES, BOOSTING])
+    loaded = skops.io.loads(skops.io.dumps(fitted), trusted=TRUSTED_TYPES)
     for name, rows in awkward_rows(table).items():
         predicted = loaded.predict(rows)
         assert np.isfinite(predicted).all(), name
@@ -103,7 +104,8 @@ def test_a_saved_model_predicts_the_same(fitted: BaseEstimator, table: pd.DataFr
 
 def test_every_trusted_type_is_needed(table: pd.DataFrame, target: np.ndarray) -> None:
     model = prepare(Ridge(), SCHEMA, scale=True, native_missing=False).fit(table, target)
-    assert sorted(skops.io.get_untrusted_types(data=skops.io.dumps(model))) == TRUSTED_TYPES
+    needed = sorted(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
+    assert needed == [name for name in TRUSTED_TYPES if not name.startswith("sklearn.")]
 
 
 @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # of MLflow's own code
@@ -114,7 +116,7 @@ def test_mlflow_clients_send_raw_columns(
         fitted,
         tmp_path / "model",
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-        skops_trusted_types=[*TRUSTED_TYPES, BOOSTING],
+        skops_trusted_types=list(TRUSTED_TYPES),
         signature=infer_signature(table, target),
         input_example=table.head(3),
         pip_requirements=["scikit-learn"],

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.dummy import DummyRegressor
 
+from serving.contract import PROFILE
 from training import profile, tracking
-from training.data import Data, Schema, load_data
+from training.data import Data, load_data
+from training.schema import Schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,12 +112,12 @@ def test_a_column_without_values(table: Data, regression: Problem) -> None:
 def test_the_error_holds_for_nine_in_ten(table: Data, regression: Problem, tmp_path: Path) -> None:
     model = DummyRegressor(strategy="constant", constant=0.0).fit(table.x_train, table.y_train)
     profile.write(str(tmp_path), regression, table, model)
-    error = json.loads((tmp_path / profile.FILE).read_text())["error"]
+    error = json.loads((tmp_path / PROFILE).read_text())["error"]
     # The errors are 0 to 999: rank ceil(1001 x 0.9) = 901.
     assert error == {"confidence": 0.9, "half_width": 900.0, "rows": 1000}
     few = replace(table, x_test=table.x_test.head(4), y_test=table.y_test[:4])
     profile.write(str(tmp_path), regression, few, model)
-    error = json.loads((tmp_path / profile.FILE).read_text())["error"]
+    error = json.loads((tmp_path / PROFILE).read_text())["error"]
     assert error == {"confidence": 0.8, "half_width": 3.0, "rows": 4}
 
 
@@ -137,7 +139,7 @@ def test_it_travels_with_the_model_and_is_made_once(
     for name, constant in (("one", 0.0), ("two", 150.0)):
         model = DummyRegressor(strategy="constant", constant=constant).fit(data.x_train, data.y_train)
         tracking.save_model(model, str(tmp_path / name), problem, data)
-    found = [json.loads((tmp_path / name / profile.FILE).read_text()) for name in ("one", "two")]
+    found = [json.loads((tmp_path / name / PROFILE).read_text()) for name in ("one", "two")]
     assert described == ["diabetes"]
     assert found[0]["columns"] == found[1]["columns"]
     assert found[0]["error"]["half_width"] > found[1]["error"]["half_width"]

@@ -20,8 +20,9 @@ from mlflow.models import Model, ModelSignature, infer_signature
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
 
+from serving.contract import CHALLENGER, CHAMPION
 from training.promotion import Contender, Decision
-from training.registry import CHALLENGER, CHAMPION, ChampionError, Registry, RegistryError
+from training.registry import ChampionError, Registry, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

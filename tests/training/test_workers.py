@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from training import evaluation, workers
-from training.data import Data, Schema
+from training.data import Data
 from training.evaluation import Evaluation, Fold, ModelResult
+from training.schema import Schema
 from training.workers import BackendError, Job, LocalBackend, Training, available_cpus, make_backend
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scoring.memory import settle
+from serving.memory import settle
 
 
 class Model:

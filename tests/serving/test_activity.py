@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scoring import activity
-from scoring.activity import ActivityLog, read_events, read_inputs, read_outputs
+from serving import activity
+from serving.activity import ActivityLog, read_events, read_inputs, read_outputs
 
 FRAME = pd.DataFrame(
     {"size": [1.5, np.nan], "colour": ["red", None], "day": pd.to_datetime(["2026-01-02"] * 2)}
@@ -151,7 +151,7 @@ def test_recording_costs_next_to_nothing(file: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_write_one_file(file: Path) -> None:
     code = (
-        "import sys, time; from scoring.activity import ActivityLog\n"
+        "import sys, time; from serving.activity import ActivityLog\n"
         "log = ActivityLog(sys.argv[1], 'inputs')\n"
         "for n in range(200):\n"
         "    log.record(source='app', model='wine', version='1', rows=n, latency_ms=1.0); time.sleep(0.005)\n"

@@ -19,24 +19,9 @@ import pandas as pd
 import skops.io
 import yaml
 
-from scoring.errors import Field, ScoringError
-from scoring.schema import Schema, Table, UnsupportedSignatureError
-
-# What skops may load besides its own safe types: what models of training/ need, each a part of scikit-learn,
-# numpy or scipy. A written list, never what the file at hand asks for: that would trust anything.
-TRUSTED_TYPES = (
-    "numpy.asarray",
-    "numpy.dtype",
-    "scipy.interpolate._bsplines.BSpline",
-    "scipy.interpolate._bsplines._BSpline",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.tree._tree.Tree",
-)
+from serving.contract import TRUSTED_TYPES
+from serving.errors import Field, ServingError
+from serving.signature import Signature, Table, UnsupportedSignatureError
 
 _PREDICT = ("predict", "predict_proba", "predict_log_proba")
 _SMOKE_ROWS = 5
@@ -55,7 +40,7 @@ class LoadedModel:
     Attributes:
         name: The registered model.
         version: Its version.
-        schema: What it takes.
+        signature: What it takes.
         estimator: The scikit-learn estimator.
         example: Rows that were logged with it; None if there are none.
         loaded_at: When it was loaded.
@@ -64,7 +49,7 @@ class LoadedModel:
 
     name: str
     version: str
-    schema: Schema
+    signature: Signature
     estimator: Any = field(repr=False)
     example: pd.DataFrame | None = field(repr=False)
     loaded_at: datetime
@@ -73,13 +58,13 @@ class LoadedModel:
     _as_array: bool = False
 
     def predict(self, table: Table) -> list[Any]:
-        """Answers for each row of a table that came from the schema.
+        """Answers for each row of a table that came from the signature.
 
         Raises:
-            ScoringError: The model does not take these values, or fails.
+            ServingError: The model does not take these values, or fails.
         """
         try:
-            ready = table if self._as_array else self.schema.frame(table)
+            ready = table if self._as_array else self.signature.frame(table)
             # What a caller's huge number overflows is not for the service's log.
             with np.errstate(all="ignore"):
                 answers = getattr(self.estimator, self._method)(ready)
@@ -88,14 +73,14 @@ class LoadedModel:
             raise self._refusal(table, error) from error
         except Exception as error:  # a model may raise anything
             _log.exception("%s version %s failed to predict", self.name, self.version)
-            raise ScoringError(
+            raise ServingError(
                 f"{self.name} version {self.version} failed. The service's log says why.",
                 500,
                 "INTERNAL_ERROR",
             ) from error
 
-    def _refusal(self, table: Table, error: ValueError) -> ScoringError:
-        frame = self.schema.frame(table)
+    def _refusal(self, table: Table, error: ValueError) -> ServingError:
+        frame = self.signature.frame(table)
         empty = [
             Field(
                 str(name),
@@ -106,7 +91,7 @@ class LoadedModel:
             if frame[name].isna().any()
         ]
         first = " ".join(str(error).split("\n")[0].split())[:300]
-        return ScoringError(
+        return ServingError(
             f"{self.name} version {self.version} does not take these values: {first}", fields=tuple(empty)
         )
 
@@ -125,11 +110,11 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     """
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text())
-        schema = Schema.from_mlmodel(described.get("signature"))
+        signature = Signature.from_mlmodel(described.get("signature"))
         file, method = _skops_file(described["flavors"])
         estimator = skops.io.load(_inside(folder, file), trusted=[*TRUSTED_TYPES, *trusted])
         example = _example(folder, described.get("saved_input_example_info"))
-        as_array, seconds = _smoke(estimator, method, schema, example)
+        as_array, seconds = _smoke(estimator, method, signature, example)
     except ModelUnusableError:
         raise
     except UnsupportedSignatureError as error:
@@ -139,7 +124,7 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     return LoadedModel(
         name=name,
         version=version,
-        schema=schema,
+        signature=signature,
         estimator=estimator,
         example=example,
         loaded_at=datetime.now(UTC),
@@ -164,16 +149,16 @@ def _skops_file(flavors: dict[str, Any]) -> tuple[str, str]:
 def _smoke(
     estimator: Any,  # noqa: ANN401 - scikit-learn has no types
     method: str,
-    schema: Schema,
+    signature: Signature,
     example: pd.DataFrame | None,
 ) -> tuple[bool, float]:
     """Asks for the example's rows: does it answer, as quickly with an array, and how long does a row take?"""
     if example is None:
         return False, float("inf")
     columns = {str(name): example[name].astype(object).tolist() for name in example.columns}
-    table = schema.table(columns, len(example))
+    table = signature.table(columns, len(example))
     ask = getattr(estimator, method)
-    expected = np.asarray(ask(schema.frame(table)))
+    expected = np.asarray(ask(signature.frame(table)))
     if len(expected) != len(example):
         raise ModelUnusableError(
             f"it answered {len(expected)} times to the {len(example)} rows of its example"
@@ -181,12 +166,12 @@ def _smoke(
     as_array = False
     # scikit-learn makes an array of the frame anyway, at four times the price for a row. Not for a model that
     # looks for its columns by name, which the comparison finds out.
-    if schema.is_numeric and list(getattr(estimator, "feature_names_in_", ())) == schema.names:
+    if signature.is_numeric and list(getattr(estimator, "feature_names_in_", ())) == signature.names:
         try:
             as_array = np.array_equal(np.asarray(ask(table)), expected)
         except Exception:  # noqa: BLE001 - then it needs the frame
             _log.debug("an array will not do", exc_info=True)
-    one = table[:1] if as_array else schema.frame(table).iloc[:1]
+    one = table[:1] if as_array else signature.frame(table).iloc[:1]
     return as_array, min(timeit.repeat(lambda: ask(one), number=1, repeat=3))
 
 

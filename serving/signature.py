@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scoring.errors import Field, ScoringError, bad_fields
+from serving.errors import Field, ServingError, bad_fields
 
 # One table per request: 2-dimensional floats where a model has nothing but doubles, else a frame.
 type Table = pd.DataFrame | np.ndarray[Any, Any]
@@ -53,14 +53,14 @@ class UnsupportedSignatureError(Exception):
 
 
 @dataclass(frozen=True)
-class Schema:
+class Signature:
     """What a model takes."""
 
     columns: tuple[Column, ...]
     params: tuple[Param, ...] = ()
 
     @classmethod
-    def from_mlmodel(cls, signature: Mapping[str, Any] | None) -> "Schema":
+    def from_mlmodel(cls, signature: Mapping[str, Any] | None) -> "Signature":
         """Reads the signature of an MLmodel file, whose parts are JSON texts.
 
         Raises:
@@ -128,7 +128,7 @@ class Schema:
             What the model is asked with: its own columns, in its own order.
 
         Raises:
-            ScoringError: Columns are missing, or values are of the wrong type.
+            ServingError: Columns are missing, or values are of the wrong type.
         """
         problems = self._missing(columns)
         ready = {}
@@ -161,12 +161,12 @@ class Schema:
         """Refuses parameters that the signature does not allow; unknown ones are ignored, as MLflow does.
 
         Raises:
-            ScoringError: One is of the wrong type.
+            ServingError: One is of the wrong type.
         """
         if not self.params or params is None:
             return
         if not isinstance(params, dict):
-            raise ScoringError(
+            raise ServingError(
                 '`params` must be a JSON object, such as {"name": 1}.', 400, "INVALID_PARAMETER_VALUE"
             )
         bad = [

@@ -1,4 +1,4 @@
-"""A model's columns: what it takes, and what its training rows held. Pure: no drawing, no MLflow."""
+"""Profile: what a model takes, and what its training rows held (profile.json in its folder)."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,6 @@
 """MLflow's registry over its REST API: its own client takes 40 MiB and seconds to import."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,10 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-import orjson
 import urllib3
 
-ALIAS = "champion"
+from serving.contract import CHAMPION
 
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -88,7 +88,7 @@ class Registry:
             answer = self._json(f"{_API}/registered-models/search", max_results=str(_PAGE), page_token=token)
             for model in answer.get("registered_models", []):
                 for alias in model.get("aliases", []):
-                    if alias["alias"] == ALIAS:
+                    if alias["alias"] == CHAMPION:
                         created = int(model.get("creation_timestamp") or 0)
                         found[model["name"]] = Champion(model["name"], str(alias["version"]), created)
             token = answer.get("next_page_token") or ""
@@ -141,8 +141,8 @@ class Registry:
 
     def _json(self, place: str, /, **query: str) -> Any:  # noqa: ANN401 - any JSON
         try:
-            return orjson.loads(self._get(place, query).data)
-        except orjson.JSONDecodeError as error:
+            return json.loads(self._get(place, query).data)
+        except json.JSONDecodeError as error:
             raise RegistryAwayError(f"what answers at {self.tracking_uri} is not MLflow") from error
 
     def _get(

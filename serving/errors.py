@@ -14,7 +14,7 @@ class Field:
     reason: str
 
 
-class ScoringError(Exception):
+class ServingError(Exception):
     """No answer, and the caller is told why.
 
     Args:
@@ -49,22 +49,22 @@ class ScoringError(Exception):
         }
 
 
-def bad_fields(fields: list[Field]) -> ScoringError:
+def bad_fields(fields: list[Field]) -> ServingError:
     """Columns or values that the model's signature does not allow."""
     shown = "; ".join(
         f"{f.field[:200]!r}{'' if f.row is None else f' in row {f.row}'} {f.reason}" for f in fields[:5]
     )
     more = f"; and {len(fields) - 5} more" if len(fields) > 5 else ""
-    return ScoringError(
+    return ServingError(
         f"The input does not fit the model: {shown}{more}.", 400, "INVALID_PARAMETER_VALUE", tuple(fields)
     )
 
 
-def too_large(message: str) -> ScoringError:
+def too_large(message: str) -> ServingError:
     """More than the service takes at once."""
-    return ScoringError(message, 413, "PAYLOAD_TOO_LARGE")
+    return ServingError(message, 413, "PAYLOAD_TOO_LARGE")
 
 
-def unsupported(message: str) -> ScoringError:
+def unsupported(message: str) -> ServingError:
     """A media type, charset or encoding that it does not speak."""
-    return ScoringError(message, 415, "UNSUPPORTED_MEDIA_TYPE")
+    return ServingError(message, 415, "UNSUPPORTED_MEDIA_TYPE")
