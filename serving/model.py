@@ -19,8 +19,9 @@ import pandas as pd
 import skops.io
 import yaml
 
-from serving.contract import TRUSTED_TYPES
+from serving.contract import PROFILE, TRUSTED_TYPES
 from serving.errors import Field, ServingError
+from serving.profile import Profile
 from serving.signature import Signature, Table, UnsupportedSignatureError
 
 _PREDICT = ("predict", "predict_proba", "predict_log_proba")
@@ -43,6 +44,7 @@ class LoadedModel:
         signature: What it takes.
         estimator: The scikit-learn estimator.
         example: Rows that were logged with it; None if there are none.
+        profile: What its training rows held; None if it was not trained here.
         loaded_at: When it was loaded.
         seconds: How long one row takes.
     """
@@ -52,6 +54,7 @@ class LoadedModel:
     signature: Signature
     estimator: Any = field(repr=False)
     example: pd.DataFrame | None = field(repr=False)
+    profile: Profile | None = field(repr=False)
     loaded_at: datetime
     seconds: float
     _method: str = "predict"
@@ -127,6 +130,7 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
         signature=signature,
         estimator=estimator,
         example=example,
+        profile=_profile(folder),
         loaded_at=datetime.now(UTC),
         seconds=seconds,
         _method=method,
@@ -182,6 +186,17 @@ def _example(folder: Path, info: dict[str, Any] | None) -> pd.DataFrame | None:
     if info.get("pandas_orient") != "split":
         return None
     return pd.DataFrame(content["data"], columns=content["columns"]).head(_SMOKE_ROWS)
+
+
+def _profile(folder: Path) -> Profile | None:
+    """What the model was trained on; None for one that was not trained by training/."""
+    try:
+        return Profile.read((folder / PROFILE).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        _log.warning("%s can't be used: %s", folder / PROFILE, error)
+        return None
 
 
 def _inside(folder: Path, name: str) -> Path:
