@@ -48,6 +48,31 @@ def role_variables(role: str) -> dict[str, Any]:
     return variables
 
 
+def shared_variables() -> dict[str, Any]:
+    """Load group_vars/all, as templates that have not been rendered yet."""
+    loader = DataLoader()
+    files = sorted((ROOT / "group_vars/all").glob("*.yml"))
+    return {
+        name: value
+        for path in files
+        for name, value in loader.load_from_file(str(path), trusted_as_template=True).items()
+    }
+
+
+def platform(**variables: Any) -> dict[str, Any]:
+    """Return what the host of a platform on a server sees of group_vars/all, with some of it set."""
+    host = {
+        "inventory_hostname": "my-server",
+        "group_names": ["mlstack"],
+        "groups": {"mlstack": ["my-server"]},
+        "hostvars": {"localhost": {}, "my-server": {"ansible_facts": {}}},
+        "ansible_facts": {},
+        "mlstack_playbook_command": "ansible-playbook",
+        "mlstack_settings_file": "inventory/server/group_vars/server.yml",
+    }
+    return shared_variables() | host | {"mlstack_cloud": "none"} | variables
+
+
 def render(expression: str, variables: dict[str, Any]) -> Any:
     """Render an expression as Ansible does in a playbook."""
     loader = DataLoader()

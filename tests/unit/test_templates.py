@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from .project import ROOT, read_yaml, render, role_variables
+from .project import ROOT, platform, read_yaml, render, role_variables, shared_variables
 
 SCRIPT = ROOT / "roles/service/files/service.sh"
 NASTY = ['50% of $HOME and ${HOME} %n "quoted" \\ back', "two  spaces", "", "it's", "a;b|c&d", "Zürich"]
@@ -211,7 +211,9 @@ def test_single_command_is_closed_and_limited_as_the_unit_is() -> None:
         "service_ports": ["127.0.0.1:80:8000"],
     }
     (task,) = read_yaml(ROOT / "roles/service/tasks/once.yml")
-    variables = role_variables("service") | {"service_name": "web", "service_image": "mlstack/web:1"} | service
+    variables = (
+        role_variables("service") | {"service_name": "web", "service_image": "mlstack/web:1"} | service
+    )
     argv = render(task["ansible.builtin.command"]["argv"].strip()[2:-2], variables)
     command = settings(template("unit.j2", **service), "ExecStart")[0]
     limits = words(command)[words(command).index("--log-driver") : words(command).index("--env-file")]
@@ -344,14 +346,10 @@ def test_metadata_rules_refuse_all_but_the_clients() -> None:
 def test_metadata_service_is_open_to_mlflow_and_to_a_job_that_reads_s3(
     cloud: str, reads_s3: bool, clients: list[str]
 ) -> None:
-    wiring = read_yaml(ROOT / "group_vars/all/wiring.yml")
     variables = {"docker_network_subnet": "10.9.8.0/24", "mlstack_cloud": cloud, "trainer_reads_s3": reads_s3}
-    for name in ("mlflow_address", "trainer_address"):
-        variables[name] = render(wiring[name].strip("{} "), variables)
-    assert render(wiring["docker_metadata_clients"].strip("{} "), variables) == clients
+    assert render("docker_metadata_clients", platform(**variables)) == clients
 
 
 def test_mlflow_has_the_first_address_that_is_left_to_us_on_the_network() -> None:
-    wiring = read_yaml(ROOT / "group_vars/all/wiring.yml")
-    expression = wiring["mlflow_address"].strip("{} ")
-    assert render(expression, {"docker_network_subnet": "10.9.8.0/24"}) == "10.9.8.10"
+    variables = shared_variables() | {"docker_network_subnet": "10.9.8.0/24"}
+    assert render("mlflow_address", variables) == "10.9.8.10"
