@@ -13,7 +13,7 @@ name: role_problems
 author: mlstack
 short_description: List what roles have against the values of their variables
 description:
-  - Renders C(templates/preflight.j2) of each role that has one, with the variables as the role's own tasks see them.
+  - Renders C(templates/preflight.j2) of each role that has one, with the variables as its own tasks see them.
   - No task of the roles runs.
 options:
   _terms:

@@ -1,6 +1,7 @@
 """Print as JSON what a host has free.
 
-The first argument is JSON: the `paths` that we want, and by unit (`units`) its ports by the variable that sets each.
+The first argument is JSON: the `paths` that we want, and for each of the `units` its ports by the variable
+that sets them.
 """
 
 import json
