@@ -98,8 +98,8 @@ class Run:
         return sum(map(int, re.findall(r"\bchanged=(\d+)", self.output)))
 
 
-def play(playbook: str, *arguments: str, home: Path) -> Run:
-    """Run a playbook as a person with an empty home folder and no AWS credentials does."""
+def play(playbook: str, *arguments: str, home: Path, project: Path = ROOT) -> Run:
+    """Run a project's playbook as a person with an empty home folder and no AWS credentials does."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ANSIBLE_"))} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(home),
@@ -108,7 +108,7 @@ def play(playbook: str, *arguments: str, home: Path) -> Run:
     }
     done = subprocess.run(
         ["ansible-playbook", playbook, *arguments],
-        cwd=ROOT,
+        cwd=project,
         env=environment,
         capture_output=True,
         text=True,
