@@ -83,13 +83,21 @@ FOLLOWS = [
     "status_units",
     "status_addresses",
     "sandbox_host_ports",
+    "__sandbox_ports",
+    "__preflight_units",
+    "taken",
 ]
 LOOK = [
     {
         "hosts": "mlstack",
         "connection": "local",
         "gather_facts": False,
-        "roles": [{"role": "sandbox", "when": False}],
+        # Imported for what they define.
+        "roles": [{"role": "sandbox", "when": False}, {"role": "preflight", "when": False}],
+        "vars": {
+            "__sandbox_taken": {"stdout_lines": ["8600", "9502"]},
+            "taken": "{{ lookup('ansible.builtin.template', '../roles/sandbox/templates/taken_ports.j2') }}",
+        },
         "tasks": [
             {
                 "ansible.builtin.copy": {
@@ -147,6 +155,9 @@ def test_firewall_memory_and_sandbox_follow(follows: dict[str, Any]) -> None:
         "127.0.0.1:9502:8502",
         "127.0.0.1:8600:8600",
     ]
+    assert follows["__sandbox_ports"]["echo_public_port"] == 8600
+    assert "echo_public_port = 8600: another program listens" in follows["taken"]
+    assert 'make sandbox ARGS="-e sandbox_scoring_port=9512"' in follows["taken"]
     assert follows["mlstack_images"] == ["mlflow", "streamlit", "scoring", "trainer"]
 
 
@@ -167,6 +178,12 @@ def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:
         ("trainer", "mlstack/trainer"),
         ("echo", "mlstack/trainer"),
     ]
+
+
+def test_ports_that_the_host_must_have_follow(follows: dict[str, Any]) -> None:
+    assert follows["__preflight_units"]["echo"] == {"echo_port": 8600}
+    assert follows["__preflight_units"]["trainer"] == {}
+    assert "dask-scheduler" not in follows["__preflight_units"]
 
 
 def test_each_daemon_is_checked_on_the_host(follows: dict[str, Any]) -> None:
