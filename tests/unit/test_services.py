@@ -275,6 +275,16 @@ def test_entry_that_cannot_be_is_refused(entry: dict[str, Any], refused: str) ->
     assert [line for line in found if refused in line], found
 
 
+def test_port_of_a_service_that_is_not_there_is_free() -> None:
+    def clashes(**variables: Any) -> list[str]:
+        seen = platform(mlflow_port=8786, dask_port=8786, folder=str(ROOT / "roles"), **variables)
+        found = render("query('role_problems', 'preflight', folder=folder)", seen)
+        return [line for line in found if "is taken by" in line]
+
+    assert clashes() == []
+    assert clashes(groups=WORKERS) == ["dask_port = 8786: is taken by mlflow_port; allowed is any other"]
+
+
 def test_services_that_reach_mlflow_start_after_it() -> None:
     reach = {
         entry["role"]

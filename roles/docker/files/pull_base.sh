@@ -4,7 +4,7 @@ set -euo pipefail
 docker=$1 upstream=$2 name=$3
 shift 3
 
-timeout 300 "$docker" pull --quiet "$upstream"
+timeout 300 "$docker" pull --quiet "$upstream" </dev/null
 "$docker" build --quiet --tag "$name" - <<DOCKERFILE
 FROM $upstream
 RUN apt-get update \\
