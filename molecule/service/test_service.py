@@ -64,6 +64,18 @@ def test_broken_change_is_rolled_back_and_explained(host: Host, playbook: Playbo
     assert host.run("ls /etc/systemd/system/web.service.*~").rc != 0
 
 
+def test_single_command_is_closed_and_limited_and_leaves_nothing(host: Host, playbook: Playbook) -> None:
+    since = host.check_output("date +%s")
+    once = playbook("molecule/service/once.yml", "-vvv")
+    assert once.returncode == 0
+    # A read-only root, the containers' user, its environment; then killed for the memory that it takes.
+    assert "ended with 137: EROFS 10001 hello world 8" in once.stdout
+    assert "changed=0" in once.stdout
+    assert not host.check_output("docker ps --all --quiet --filter status=exited")
+    for shown in (once.stdout, host.check_output("journalctl --since=@%s", since)):
+        assert "a-secret" not in shown
+
+
 def test_job_over_its_memory_limit_ends_and_leaves_the_others_alone(host: Host, job: Jobs) -> None:
     before = host.check_output("systemctl show --property=MainPID web")
     asking = host.run(

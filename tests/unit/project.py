@@ -48,6 +48,31 @@ def role_variables(role: str) -> dict[str, Any]:
     return variables
 
 
+def shared_variables() -> dict[str, Any]:
+    """Load group_vars/all, as templates that have not been rendered yet."""
+    loader = DataLoader()
+    files = sorted((ROOT / "group_vars/all").glob("*.yml"))
+    return {
+        name: value
+        for path in files
+        for name, value in loader.load_from_file(str(path), trusted_as_template=True).items()
+    }
+
+
+def platform(**variables: Any) -> dict[str, Any]:
+    """Return what the host of a platform on a server sees of group_vars/all, with some of it set."""
+    host = {
+        "inventory_hostname": "my-server",
+        "group_names": ["mlstack"],
+        "groups": {"mlstack": ["my-server"]},
+        "hostvars": {"localhost": {}, "my-server": {"ansible_facts": {}}},
+        "ansible_facts": {},
+        "mlstack_playbook_command": "ansible-playbook",
+        "mlstack_settings_file": "inventory/server/group_vars/server.yml",
+    }
+    return shared_variables() | host | {"mlstack_cloud": "none"} | variables
+
+
 def render(expression: str, variables: dict[str, Any]) -> Any:
     """Render an expression as Ansible does in a playbook."""
     loader = DataLoader()
@@ -73,8 +98,8 @@ class Run:
         return sum(map(int, re.findall(r"\bchanged=(\d+)", self.output)))
 
 
-def play(playbook: str, *arguments: str, home: Path) -> Run:
-    """Run a playbook as a person with an empty home folder and no AWS credentials does."""
+def play(playbook: str, *arguments: str, home: Path, project: Path = ROOT) -> Run:
+    """Run a project's playbook as a person with an empty home folder and no AWS credentials does."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ANSIBLE_"))} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(home),
@@ -83,7 +108,7 @@ def play(playbook: str, *arguments: str, home: Path) -> Run:
     }
     done = subprocess.run(
         ["ansible-playbook", playbook, *arguments],
-        cwd=ROOT,
+        cwd=project,
         env=environment,
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .project import ROOT, read_yaml, render, role_variables
+from .project import ROOT, platform, read_yaml, render, role_variables
 
 WIRING = read_yaml(ROOT / "group_vars/all/wiring.yml")
 
@@ -70,14 +70,7 @@ def test_worker_on_the_platform_takes_no_more_than_a_training() -> None:
     ],
 )
 def test_platform_needs_memory_for_scheduler_and_worker(groups: dict[str, list[str]], mebibytes: int) -> None:
-    knobs = read_yaml(ROOT / "group_vars/all/main.yml")
-    known = {
-        "mlstack_name": knobs["mlstack_name"],
-        **{name: knobs[name] for name in knobs if name.endswith("_memory")},
-        "dask_scheduler_memory": WIRING["dask_scheduler_memory"],
-        "dask_state": wired("dask_state", groups=groups),
-    }
-    assert int(wired("aws_memory_needed_mib", groups=groups, **known)) == mebibytes
+    assert int(render("aws_memory_needed_mib", platform(groups=groups))) == mebibytes
 
 
 def test_processes_that_must_be_connected_are_those_of_each_host() -> None:

@@ -100,7 +100,7 @@ def test_role_has_a_readme_that_says_what_is_required(role: str) -> None:
 
 def test_preflight_can_check_the_roles_that_it_lists() -> None:
     for role in defaults("preflight")["preflight_roles"]:
-        assert (folder(role) / "tasks/validate.yml").exists(), role
+        assert (folder(role) / "meta/argument_specs.yml").exists(), role
 
 
 @pytest.mark.parametrize("path", VARIABLE_FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from .project import ROOT, read_yaml, render, role_variables
+from .project import ROOT, platform, read_yaml, render, role_variables, shared_variables
 
+SCRIPT = ROOT / "roles/service/files/service.sh"
 NASTY = ['50% of $HOME and ${HOME} %n "quoted" \\ back', "two  spaces", "", "it's", "a;b|c&d", "Zürich"]
 
 
@@ -44,7 +45,8 @@ def verified(unit: str, name: str, folder: Path) -> str:
     """Return what systemd has against a unit; nothing where there is no systemd to ask."""
     if not shutil.which("systemd-analyze"):
         return ""
-    (folder / name).write_text(unit.replace("/usr/bin/docker", "/bin/true"))
+    installed = role_variables("service")["__service_script"]
+    (folder / name).write_text(unit.replace("/usr/bin/docker", "/bin/true").replace(installed, str(SCRIPT)))
     (folder / "docker.service").write_text("[Service]\nExecStart=/bin/true\n")
     command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(folder / name)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
@@ -82,7 +84,8 @@ def test_container_is_closed_and_limited(kind: str, tmp_path: Path) -> None:
         "--read-only --cap-drop ALL --security-opt no-new-privileges --user 10001:10001",
         "--memory 64m --memory-swap 64m --cpus 0.5",
         "--pids-limit 7",
-        "--network mlstack --ip 10.0.0.9",
+        "--network mlstack",
+        "--ip 10.0.0.9",
         "--publish 127.0.0.1:80:8000",
         "--tmpfs /tmp:rw,nosuid,nodev,size=64m",
         "--env-file /etc/default/web",
@@ -119,8 +122,7 @@ def test_daemon_starts_at_boot_and_waits_for_an_answer() -> None:
     assert settings(unit, "WantedBy") == ["multi-user.target"]
     assert "mlflow.service" in settings(unit, "After")[0].split()
     (gate,) = settings(unit, "ExecStartPost")
-    assert "http://127.0.0.1:80/health" in gate
-    assert subprocess.run(["sh", "-n", "-c", shlex.split(gate)[2]], check=False).returncode == 0
+    assert words(gate)[1:] == ["answers", "web", "http://127.0.0.1:80/health", "120"]
     assert int(settings(unit, "TimeoutStartSec")[0]) > 120
 
 
@@ -141,6 +143,7 @@ def test_jobs_container_runs_under_the_lock_and_is_named_after_its_instance(tmp_
     (command,) = settings(unit, "ExecStart")
     found = words(command.replace("%i", "INSTANCE").replace("$JOB_ARGUMENTS", ""))
     assert found[:3] == ["/usr/bin/flock", "--no-fork", "/run/web.lock"]
+    assert found[4:7] == ["run", "web", "INSTANCE"]
     assert found[found.index("--name") + 1] == "web-INSTANCE"
     assert "--env=JOB=50%/web@INSTANCE" in found
     assert "--rm" not in found
@@ -161,7 +164,7 @@ def test_job_that_failed_is_followed_up_in_a_container_like_its_own(tmp_path: Pa
     unit = template("unit.j2", **job, service_after_failure=["tidy", *NASTY], service_time_limit=90)
     (command,) = settings(unit, "ExecStopPost")
     found = words(command.replace("%i", "INSTANCE"))
-    assert subprocess.run(["sh", "-n", "-c", found[2]], check=False).returncode == 0
+    assert found[1:8] == ["ended", "web", "INSTANCE", "512m", "90", "/usr/bin/docker", "run"]
     for result, status, why in [
         ("timeout", "143", "over its time limit of 90 s"),
         ("exit-code", "137", "killed from outside"),
@@ -175,8 +178,8 @@ def test_job_that_failed_is_followed_up_in_a_container_like_its_own(tmp_path: Pa
             "SERVICE_RESULT": result,
             "EXIT_STATUS": status,
         }
-        command = ["sh", "-c", found[2], "sh", "echo", "told:"]
-        said = subprocess.run(command, env=told, capture_output=True, text=True, check=True).stdout
+        ended = [SCRIPT, *found[1:6], "echo", "told:"]
+        said = subprocess.run(ended, env=told, capture_output=True, text=True, check=True).stdout
         assert said == (f"web@INSTANCE failed: {why}\ntold: {why}\n" if why else "")
     assert found[found.index("mlstack/web:1") + 1 :] == ["tidy", *NASTY]
     assert "--rm" in found
@@ -184,7 +187,42 @@ def test_job_that_failed_is_followed_up_in_a_container_like_its_own(tmp_path: Pa
     # The address is the next job's by now.
     assert "--ip" not in found
     assert verified(unit, "web@.service", tmp_path) == ""
-    assert "exec" not in settings(template("unit.j2", **job), "ExecStopPost")[0]
+    assert "docker run" not in settings(template("unit.j2", **job), "ExecStopPost")[0]
+
+
+def test_start_fails_unless_the_service_answers_in_time(tmp_path: Path) -> None:
+    client = no_docker(tmp_path) / "curl"
+    answers = [SCRIPT, "answers", "web", "http://127.0.0.1:80/", "1"]
+    for status, said in ((0, ""), (7, "web did not answer at http://127.0.0.1:80/ within 1 s\n")):
+        client.write_text(f"#!/bin/sh\nexit {status}\n")
+        client.chmod(0o755)
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(answers, env=path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (int(status != 0), said)
+
+
+def test_single_command_is_closed_and_limited_as_the_unit_is() -> None:
+    service = {
+        "service_command": ["check", *NASTY],
+        "service_memory": "64m",
+        "service_volumes": ["/srv/a b:/data:ro"],
+        "service_secrets": {"TOKEN": "a-secret"},
+        "service_address": "10.0.0.9",
+        "service_ports": ["127.0.0.1:80:8000"],
+    }
+    (task,) = read_yaml(ROOT / "roles/service/tasks/once.yml")
+    variables = (
+        role_variables("service") | {"service_name": "web", "service_image": "mlstack/web:1"} | service
+    )
+    argv = render(task["ansible.builtin.command"]["argv"].strip()[2:-2], variables)
+    command = settings(template("unit.j2", **service), "ExecStart")[0]
+    limits = words(command)[words(command).index("--log-driver") : words(command).index("--env-file")]
+    assert argv[:2] == ["docker", "run"]
+    assert argv[argv.index("--log-driver") : argv.index("--env-file")] == limits
+    assert argv[argv.index("--env-file") :] == ["--env-file", "/dev/stdin", "mlstack/web:1", "check", *NASTY]
+    # The address and the ports are the running service's.
+    assert not {"--ip", "--publish", "--name", "a-secret"} & set(argv)
+    assert task["no_log"] is True
 
 
 def test_environment_is_written_as_docker_reads_it() -> None:
@@ -308,14 +346,10 @@ def test_metadata_rules_refuse_all_but_the_clients() -> None:
 def test_metadata_service_is_open_to_mlflow_and_to_a_job_that_reads_s3(
     cloud: str, reads_s3: bool, clients: list[str]
 ) -> None:
-    wiring = read_yaml(ROOT / "group_vars/all/wiring.yml")
     variables = {"docker_network_subnet": "10.9.8.0/24", "mlstack_cloud": cloud, "trainer_reads_s3": reads_s3}
-    for name in ("mlflow_address", "trainer_address"):
-        variables[name] = render(wiring[name].strip("{} "), variables)
-    assert render(wiring["docker_metadata_clients"].strip("{} "), variables) == clients
+    assert render("docker_metadata_clients", platform(**variables)) == clients
 
 
 def test_mlflow_has_the_first_address_that_is_left_to_us_on_the_network() -> None:
-    wiring = read_yaml(ROOT / "group_vars/all/wiring.yml")
-    expression = wiring["mlflow_address"].strip("{} ")
-    assert render(expression, {"docker_network_subnet": "10.9.8.0/24"}) == "10.9.8.10"
+    variables = shared_variables() | {"docker_network_subnet": "10.9.8.0/24"}
+    assert render("mlflow_address", variables) == "10.9.8.10"

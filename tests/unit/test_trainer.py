@@ -9,8 +9,6 @@ import pytest
 
 from .project import ROOT, read_yaml, render, role_variables
 
-DOCKER = ["docker", "run", "--rm", "--init", "--pull=never"]
-
 
 def trainer(**variables: Any) -> dict[str, Any]:
     """Return the role's variables with some set, as its tasks see them."""
@@ -61,30 +59,21 @@ def test_names_with_blanks_are_one_argument() -> None:
     assert choice == ["--problem", "all", "--model", "svc,knn", "--search", "1"]
 
 
-def once(command: list[str], **variables: Any) -> list[str]:
-    """Return the command line of a container that runs once."""
-    (task,) = [task for task in read_yaml(ROOT / "roles/trainer/tasks/once.yml") if "register" in task]
-    argv = task["ansible.builtin.command"]["argv"].strip()[2:-2]
-    return list(render(argv, trainer(__trainer_once_command=command, **variables)))
-
-
-def test_container_that_runs_once_is_closed_and_has_the_jobs_environment() -> None:
-    argv = once(
-        ["python3", "-m", "x"], trainer_secrets={"KEY": "secret"}, __trainer_once_volumes=["/a:/b:ro"]
-    )
-    assert argv[: len(DOCKER)] == DOCKER
-    assert {
-        "--network=mlstack",
-        "--read-only",
-        "--cap-drop=ALL",
-        "--security-opt=no-new-privileges",
-        "--memory=1536m",
-        "--env-file=/etc/default/trainer",
-        "--env-file=/etc/default/trainer.secrets",
-        "--volume=/a:/b:ro",
-    } <= set(argv)
-    assert argv[-4:] == ["mlstack/trainer:1", "python3", "-m", "x"]
-    assert "secret" not in argv
+def test_container_that_runs_once_is_limited_as_a_job_and_has_its_environment() -> None:
+    """What the role hands to `service`; test_templates.py has what becomes of it."""
+    (once,) = [task for task in read_yaml(ROOT / "roles/trainer/tasks/once.yml") if "vars" in task]
+    (job,) = [
+        task
+        for task in read_yaml(ROOT / "roles/trainer/tasks/main.yml")
+        if task["name"].startswith("Install")
+    ]
+    same = {"name", "image", "environment", "secrets", "network", "memory", "cpus", "pids", "tmp_size"}
+    for name in (f"service_{what}" for what in same):
+        assert once["vars"][name] == job["vars"][name]
+    assert once["ansible.builtin.include_role"] == {"name": "service", "tasks_from": "once"}
+    given = trainer(__trainer_once_command=["python3", "-m", "x"], __trainer_once_volumes=["/a:/b:ro"])
+    assert render(once["vars"]["service_command"].strip("{ }"), given) == ["python3", "-m", "x"]
+    assert render(once["vars"]["service_volumes"].strip("{ }"), given) == ["/a:/b:ro"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""Print as JSON what a host has free; the first argument is JSON with the paths, units and ports we want."""
+"""Print as JSON what a host has free.
+
+The first argument is JSON: the `paths` that we want, and for each of the `units` its ports by the variable
+that sets them.
+"""
 
 import json
 import shutil
@@ -19,7 +23,7 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def is_ours(unit: str, port: int) -> bool:
+def is_ours(unit: str, port: int | str) -> bool:
     """Say whether what listens on a TCP port is the container of a unit of ours."""
     command = ["docker", "port", unit]
     try:
@@ -43,9 +47,10 @@ print(
         {
             "free_gigabytes": {path: free_gigabytes(path) for path in settings["paths"]},
             "taken": {
-                unit: port
-                for unit, port in settings["units"].items()
-                if is_taken(port) and not is_ours(unit, port)
+                variable: port
+                for unit, ports in settings["units"].items()
+                for variable, port in ports.items()
+                if is_taken(int(port)) and not is_ours(unit, port)
             },
         }
     )

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Lets HOST forget MLflow's runs if EMULATOR has started anew since they were logged: forget.sh EMULATOR HOST
+set -euo pipefail
+emulator=$1 host=$2
+
+now=$(docker inspect --format '{{.State.StartedAt}}' "$emulator")
+docker exec --interactive "$host" bash -seu "$now" <<'HOST'
+  marker=/var/lib/mlstack/emulator-started-at
+  if [ -e "$marker" ] && [ "$(cat "$marker")" != "$1" ]; then
+    # A container that was made anew has no unit yet.
+    if systemctl cat mlflow.service >/dev/null 2>&1; then systemctl stop mlflow.service; fi
+    rm -rf /var/lib/mlstack/mlflow
+    echo forgotten
+  fi
+  echo "$1" > "$marker"
+HOST

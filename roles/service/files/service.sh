@@ -1,0 +1,57 @@
+#!/bin/sh
+# What a unit of the role `service` does besides `docker run`. Units that an earlier version wrote call it as well.
+set -u
+
+usage="Usage:
+  answers NAME URL SECONDS                            wait until a daemon answers, or fail
+  turn NAME                                           wait until no other job of this name runs
+  run NAME INSTANCE COMMAND...                        become a job's command; call it under the job's lock
+  ended NAME INSTANCE MEMORY SECONDS [COMMAND...]     clean up after a job; if it failed, say why, also to a command"
+
+answers() {
+  # shellcheck disable=SC2016
+  if ! timeout "$3" sh -c 'until curl --silent --fail --output /dev/null --max-time 60 "$0"; do sleep 0.5; done' "$2"; then
+    echo "$1 did not answer at $2 within $3 s"
+    return 1
+  fi
+}
+
+turn() {
+  flock --nonblock "/run/$1.lock" true && return
+  echo "waiting until $(cat "/run/$1.lock") has ended"
+  flock "/run/$1.lock" true
+}
+
+# Under the lock, which docker then holds, no other container of these jobs has anything left to do.
+run() {
+  name=$1 instance=$2
+  shift 2
+  echo "$name@$instance" >"/run/$name.lock"
+  docker ps --all --quiet --filter "name=^/$name-" | xargs --no-run-if-empty docker rm --force >/dev/null 2>&1
+  exec "$@"
+}
+
+# Systemd tells in SERVICE_RESULT and EXIT_STATUS how the job ended.
+ended() {
+  name=$1 instance=$2 memory=$3 seconds=$4
+  shift 4
+  status=${EXIT_STATUS:-}
+  case "$SERVICE_RESULT $status" in
+    timeout*) why="over its time limit of $seconds s" ;;
+    *137 | *KILL) why="killed from outside" ;;
+    *) why="$SERVICE_RESULT${status:+, exit status $status}" ;;
+  esac
+  if docker inspect --format '{{.State.OOMKilled}}' "$name-$instance" 2>/dev/null | grep --quiet true; then
+    why="over its memory limit of $memory"
+  fi
+  docker rm --force "$name-$instance" >/dev/null 2>&1
+  if [ "$SERVICE_RESULT" != success ]; then
+    echo "$name@$instance failed: $why"
+    if [ $# -gt 0 ]; then exec "$@" "$why"; fi
+  fi
+}
+
+case "${1:-}" in
+  answers | turn | run | ended) "$@" ;;
+  *) echo "$usage" >&2 && exit 2 ;;
+esac
