@@ -46,15 +46,23 @@ dev: ## MLflow, a training, app and REST as plain processes: no Docker, no root 
 	@exec .venv/bin/python scripts/dev.py --mlflow-port $(MLFLOW_PORT) --streamlit-port $(STREAMLIT_PORT) --scoring-port $(SCORING_PORT) \
 	  $(if $(filter-out 0,$(TRAIN)),--train)
 
-## The tests
+## The tests: each folder of tests/ and of molecule/ is a job. Jobs run side by side (scripts/jobs.sh).
+
+jobs := scripts/jobs.sh
+scenarios := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
+SCENARIOS ?= $(scenarios:molecule-%=%)
+units := $(patsubst tests/%/,unit-%,$(filter-out tests/provision/ tests/sandbox/,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+# What takes long comes first, so that it is not left over at the end.
+long := test-provision molecule-default molecule-workers test-sandbox molecule-server
+sorted = $(filter $(1),$(long)) $(filter-out $(long),$(1))
 
 .PHONY: test
-test: ## All the tests: about an hour (make -k test goes on after a stage that fails)
-	@scripts/stages.sh setup-test lint test-unit test-provision test-molecule test-sandbox
+test: ## All the tests (make -k test goes on after a job that fails)
+	@$(jobs) setup-test images $(call sorted,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
 
 .PHONY: test-fast
 test-fast: ## The linters and tests that take under a minute
-	@scripts/stages.sh lint-fast test-quick
+	@$(jobs) setup-dev lint-fast test-quick
 
 .PHONY: lint
 lint: lint-fast lint-ansible ## Every linter and the type checker
@@ -71,9 +79,12 @@ lint-fast: setup-dev ## Every linter but ansible-lint
 lint-ansible: setup-dev ## ansible-lint with its production profile
 	ANSIBLE_INVENTORY=inventory/server ansible-lint -q
 
-.PHONY: test-unit
-test-unit: setup-dev ## Tests that need no engine and no server
-	pytest -q -m 'not provision and not sandbox'
+.PHONY: test-unit $(units)
+test-unit: ## Tests that need no engine and no server
+	@$(jobs) setup-dev $(units)
+
+$(units): unit-%: setup-dev
+	pytest -q -m 'not provision and not sandbox' tests/$*
 
 .PHONY: test-quick
 test-quick: setup-dev ## Those of them that are quick
@@ -81,21 +92,37 @@ test-quick: setup-dev ## Those of them that are quick
 
 .PHONY: test-provision
 test-provision: setup-dev ## The AWS playbooks against an emulator
-	pytest -q -m provision
+	pytest -q -m provision tests/provision
 
-.PHONY: test-molecule
-test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
-	@$(setup) ssh engine
-	@scripts/molecule.sh $(SCENARIOS)
+.PHONY: test-molecule $(scenarios)
+test-molecule: ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
+	@$(jobs) setup-molecule images $(call sorted,$(SCENARIOS:%=molecule-%))
+
+$(scenarios): molecule-%: setup-molecule
+	molecule test -s $*
+
+.PHONY: images
+images: setup-molecule
+	ansible-playbook -i inventory/server -i molecule/shared/inventory.yml molecule/shared/images.yml
 
 .PHONY: test-sandbox
 test-sandbox: setup-test ## The sandbox from end to end, pages included
 	@$(MAKE) sandbox
-	pytest -q -m sandbox
+	pytest -q -m sandbox tests/sandbox
+
+job-%:
+	@$(jobs) --one $*
+
+# All hosts are made from the same images.
+$(scenarios:%=job-%) job-test-sandbox: job-images
 
 .PHONY: setup-dev
 setup-dev:
 	@$(setup) dev
+
+.PHONY: setup-molecule
+setup-molecule:
+	@$(setup) dev ssh engine
 
 .PHONY: setup-test
 setup-test:
