@@ -46,22 +46,23 @@ dev: ## MLflow, a training, app and REST as plain processes: no Docker, no root 
 	@exec .venv/bin/python scripts/dev.py --mlflow-port $(MLFLOW_PORT) --streamlit-port $(STREAMLIT_PORT) --scoring-port $(SCORING_PORT) \
 	  $(if $(filter-out 0,$(TRAIN)),--train)
 
-## The tests: each folder of tests/ and of molecule/ is a job. Jobs run side by side (scripts/jobs.sh).
+## The tests: each folder of tests/ and of molecule/ is a job. Jobs run side by side (scripts/jobs.py).
 
-jobs := scripts/jobs.sh
+jobs := .venv/bin/python scripts/jobs.py
 scenarios := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
 SCENARIOS ?= $(scenarios:molecule-%=%)
 units := $(patsubst tests/%/,unit-%,$(filter-out tests/provision/ tests/sandbox/,$(sort $(dir $(wildcard tests/*/test_*.py)))))
-# What takes long comes first, so that it is not left over at the end.
+# What takes long starts first, so that it is not left over at the end; and hosts are made from images that are made once.
 long := test-provision molecule-default molecule-workers test-sandbox molecule-server
-sorted = $(filter $(1),$(long)) $(filter-out $(long),$(1))
+planned = $(patsubst molecule-%,molecule-%:images,$(patsubst test-sandbox,test-sandbox:images, \
+  $(filter $(1),$(long)) $(filter-out $(long),$(1))))
 
 .PHONY: test
-test: ## All the tests (make -k test goes on after a job that fails)
-	@$(jobs) setup-test images $(call sorted,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
+test: setup-dev ## All the tests (make -k test goes on after a job that fails)
+	@$(jobs) setup-test images $(call planned,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
 
 .PHONY: test-fast
-test-fast: ## The linters and tests that take under a minute
+test-fast: setup-dev ## The linters and tests that take under a minute
 	@$(jobs) setup-dev lint-fast test-quick
 
 .PHONY: lint
@@ -80,7 +81,7 @@ lint-ansible: setup-dev ## ansible-lint with its production profile
 	ANSIBLE_INVENTORY=inventory/server ansible-lint -q
 
 .PHONY: test-unit $(units)
-test-unit: ## Tests that need no engine and no server
+test-unit: setup-dev ## Tests that need no engine and no server
 	@$(jobs) setup-dev $(units)
 
 $(units): unit-%: setup-dev
@@ -95,8 +96,8 @@ test-provision: setup-dev ## The AWS playbooks against an emulator
 	pytest -q -m provision tests/provision
 
 .PHONY: test-molecule $(scenarios)
-test-molecule: ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
-	@$(jobs) setup-molecule images $(call sorted,$(SCENARIOS:%=molecule-%))
+test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
+	@$(jobs) setup-molecule images $(call planned,$(SCENARIOS:%=molecule-%))
 
 $(scenarios): molecule-%: setup-molecule
 	molecule test -s $*
@@ -109,12 +110,6 @@ images: setup-molecule
 test-sandbox: setup-test ## The sandbox from end to end, pages included
 	@$(MAKE) sandbox
 	pytest -q -m sandbox tests/sandbox
-
-job-%:
-	@$(jobs) --one $*
-
-# All hosts are made from the same images.
-$(scenarios:%=job-%) job-test-sandbox: job-images
 
 .PHONY: setup-dev
 setup-dev:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from .project import ROOT
 
-MAKEFILE = """\
-all stop:
-	@scripts/jobs.sh prepare $(TARGETS)
+MAKEFILE = f"""\
+all:
+	@{sys.executable} scripts/jobs.py prepare $(TARGETS)
 prepare fine other:
 	@echo "$@ is at work"
 	@echo "3 passed, 1 skipped in 0.12s"
@@ -22,9 +23,6 @@ broken:
 	@echo "no such luck"
 	@echo "1 failed, 2 passed in 0.34s"
 	@false
-job-%:
-	@scripts/jobs.sh --one $*
-job-needy: job-broken
 """
 
 
@@ -32,7 +30,7 @@ job-needy: job-broken
 def project(tmp_path: Path) -> Path:
     """A folder with a few small targets."""
     (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts/jobs.sh", tmp_path / "scripts")
+    shutil.copy(ROOT / "scripts/jobs.py", tmp_path / "scripts")
     (tmp_path / "Makefile").write_text(MAKEFILE)
     return tmp_path
 
@@ -71,11 +69,17 @@ def test_all_jobs_run_although_one_fails_and_the_end_of_its_log_is_shown(project
     assert " ".join(rows["jobs:"]) == "2 passed, 1 failed, 0 skipped"
 
 
+def test_job_starts_after_what_it_needs(project: Path) -> None:
+    status, before, _ = run(project, "twice:other", "other")
+    assert status == 0
+    assert [line.split()[0] for line in before if line] == ["prepare", "other", "twice"]
+
+
 def test_job_is_skipped_if_what_it_needs_failed(project: Path) -> None:
-    status, _, rows = run(project, "broken", "needy")
+    status, _, rows = run(project, "broken", "fine:broken", "other")
     assert status != 0
-    assert rows["needy"][0] == "skipped"
-    assert " ".join(rows["jobs:"]) == "1 passed, 1 failed, 1 skipped"
+    assert (rows["fine"][0], rows["other"][0]) == ("skipped", "passed")
+    assert " ".join(rows["jobs:"]) == "2 passed, 1 failed, 1 skipped"
 
 
 def test_no_job_is_started_after_a_failure_unless_make_goes_on(project: Path) -> None:
@@ -85,9 +89,8 @@ def test_no_job_is_started_after_a_failure_unless_make_goes_on(project: Path) ->
 
 
 def test_result_of_an_earlier_run_is_not_taken_for_this_one(project: Path) -> None:
-    run(project, "needy", "fine")
-    (project / ".cache/jobs/needy.row").write_text("needy passed 0m00s\n")
-    assert run(project, "needy")[2]["needy"][0] == "skipped"
+    assert run(project, "fine")[2]["fine"][0] == "passed"
+    assert run(project, "broken", "fine:broken")[2]["fine"] == ["skipped", "0m00s"]
 
 
 def test_every_folder_of_tests_and_every_scenario_is_a_job() -> None:
@@ -97,4 +100,4 @@ def test_every_folder_of_tests_and_every_scenario_is_a_job() -> None:
     folders = {path.parent.name for path in ROOT.glob("tests/*/test_*.py")}
     units = {f"unit-{name}" for name in folders - {"provision", "sandbox"}}
     scenarios = {f"molecule-{path.parent.name}" for path in ROOT.glob("molecule/*/molecule.yml")}
-    assert {"test-provision", "test-sandbox", *units, *scenarios} <= set(printed)
+    assert {"test-provision", "test-sandbox", *units, *scenarios} <= {word.split(":")[0] for word in printed}
