@@ -58,12 +58,12 @@ planned = $(patsubst molecule-%,molecule-%:images,$(patsubst test-sandbox,test-s
   $(filter $(1),$(long)) $(filter-out $(long),$(1))))
 
 .PHONY: test
-test: setup-dev ## All the tests (make -k test goes on after a job that fails)
-	@$(jobs) setup-test images $(call planned,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
+test: setup-test ## All the tests (make -k test goes on after a job that fails)
+	@$(jobs) images $(call planned,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
 
 .PHONY: test-fast
 test-fast: setup-dev ## The linters and tests that take under a minute
-	@$(jobs) setup-dev lint-fast test-quick
+	@$(jobs) lint-fast test-quick
 
 .PHONY: lint
 lint: lint-fast lint-ansible ## Every linter and the type checker
@@ -82,7 +82,7 @@ lint-ansible: setup-dev ## ansible-lint with its production profile
 
 .PHONY: test-unit $(units)
 test-unit: setup-dev ## Tests that need no engine and no server
-	@$(jobs) setup-dev $(units)
+	@$(jobs) $(units)
 
 $(units): unit-%: setup-dev
 	pytest -q -m 'not provision and not sandbox' tests/$*
@@ -96,8 +96,8 @@ test-provision: setup-dev ## The AWS playbooks against an emulator
 	pytest -q -m provision tests/provision
 
 .PHONY: test-molecule $(scenarios)
-test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
-	@$(jobs) setup-molecule images $(call planned,$(SCENARIOS:%=molecule-%))
+test-molecule: setup-molecule ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
+	@$(jobs) images $(call planned,$(SCENARIOS:%=molecule-%))
 
 $(scenarios): molecule-%: setup-molecule
 	molecule test -s $*

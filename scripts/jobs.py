@@ -1,8 +1,7 @@
-"""Run make targets side by side and end with a table: jobs.py SETUP TARGET[:NEEDED]...
+"""Run make targets side by side and end with a table: jobs.py TARGET[:NEEDED]...
 
-SETUP runs before all others, and NEEDED before the target that names it; otherwise they start in the order
-given. What a target prints goes to a log, whose end is shown if it fails. After a failure no more targets are
-started; under `make -k` all are that can be.
+They start in the order given, each after what it needs. What a target prints goes to a log, whose end is
+shown if it fails. After a failure no more targets are started; under `make -k` all are that can be.
 """
 
 import os
@@ -107,12 +106,7 @@ def main(arguments: list[str]) -> int:
         The exit status: 0 if all have passed.
     """
     began = time.monotonic()
-    setup, *others = [
-        Job(target, needed.split()) for target, _, needed in (a.partition(":") for a in arguments)
-    ]
-    for job in others:
-        job.needed.append(setup.target)
-    jobs = [setup, *others]
+    jobs = [Job(target, needed.split()) for target, _, needed in (word.partition(":") for word in arguments)]
     LOGS.mkdir(parents=True, exist_ok=True)
     # One more than there are processors: for half of their time jobs wait for hosts and services.
     at_once = int(os.environ.get("AT_ONCE") or (os.cpu_count() or 1) + 1)

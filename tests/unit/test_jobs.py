@@ -14,9 +14,9 @@ from .project import ROOT
 
 MAKEFILE = f"""\
 all:
-	@{sys.executable} scripts/jobs.py prepare $(TARGETS)
-prepare fine other:
-	@echo "$@ is at work"
+	@{sys.executable} scripts/jobs.py $(TARGETS)
+fine other:
+	@echo "$@ is at work with options -$(MAKEFLAGS)"
 	@echo "3 passed, 1 skipped in 0.12s"
 twice: fine other
 broken:
@@ -53,33 +53,34 @@ def run(project: Path, *targets: str, options: str = "-k") -> tuple[int, list[st
 def test_table_has_each_job_its_time_and_its_tests(project: Path) -> None:
     status, _, rows = run(project, "fine", "twice")
     assert status == 0
-    assert list(rows) == ["prepare", "fine", "twice", "total", "jobs:"]
+    assert list(rows) == ["fine", "twice", "total", "jobs:"]
     assert re.fullmatch(r"passed \dm\d\ds 3 passed", " ".join(rows["fine"]))
     assert rows["twice"][2:] == ["6", "passed"]
-    assert " ".join(rows["jobs:"]) == "3 passed, 0 failed, 0 skipped"
+    assert " ".join(rows["jobs:"]) == "2 passed, 0 failed, 0 skipped"
 
 
 def test_all_jobs_run_although_one_fails_and_the_end_of_its_log_is_shown(project: Path) -> None:
     status, before, rows = run(project, "broken", "fine")
     assert status != 0
     assert before.index("no such luck") > before.index("=== the end of .cache/jobs/broken.log")
-    assert "fine is at work" not in before
+    assert "fine is at work" not in " ".join(before)
+    assert not re.search("options -.*k", (project / ".cache/jobs/fine.log").read_text())
     assert (rows["broken"][0], rows["fine"][0]) == ("FAILED", "passed")
     assert set(" ".join(rows["broken"][2:]).split(", ")) == {"2 passed", "1 failed"}
-    assert " ".join(rows["jobs:"]) == "2 passed, 1 failed, 0 skipped"
+    assert " ".join(rows["jobs:"]) == "1 passed, 1 failed, 0 skipped"
 
 
 def test_job_starts_after_what_it_needs(project: Path) -> None:
     status, before, _ = run(project, "twice:other", "other")
     assert status == 0
-    assert [line.split()[0] for line in before if line] == ["prepare", "other", "twice"]
+    assert [line.split()[0] for line in before if line] == ["other", "twice"]
 
 
 def test_job_is_skipped_if_what_it_needs_failed(project: Path) -> None:
     status, _, rows = run(project, "broken", "fine:broken", "other")
     assert status != 0
     assert (rows["fine"][0], rows["other"][0]) == ("skipped", "passed")
-    assert " ".join(rows["jobs:"]) == "2 passed, 1 failed, 1 skipped"
+    assert " ".join(rows["jobs:"]) == "1 passed, 1 failed, 1 skipped"
 
 
 def test_no_job_is_started_after_a_failure_unless_make_goes_on(project: Path) -> None:
