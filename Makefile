@@ -46,15 +46,24 @@ dev: ## MLflow, a training, app and REST as plain processes: no Docker, no root 
 	@exec .venv/bin/python scripts/dev.py --mlflow-port $(MLFLOW_PORT) --streamlit-port $(STREAMLIT_PORT) --scoring-port $(SCORING_PORT) \
 	  $(if $(filter-out 0,$(TRAIN)),--train)
 
-## The tests
+## The tests: each folder of tests/ and of molecule/ is a job. Jobs run side by side (scripts/jobs.py).
+
+jobs := .venv/bin/python scripts/jobs.py
+scenarios := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
+SCENARIOS ?= $(scenarios:molecule-%=%)
+units := $(patsubst tests/%/,unit-%,$(filter-out tests/provision/ tests/sandbox/,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+# What takes long starts first, so that it is not left over at the end; and hosts are made from images that are made once.
+long := test-provision molecule-default molecule-workers test-sandbox molecule-server
+planned = $(patsubst molecule-%,molecule-%:images,$(patsubst test-sandbox,test-sandbox:images, \
+  $(filter $(1),$(long)) $(filter-out $(long),$(1))))
 
 .PHONY: test
-test: ## All the tests: about an hour (make -k test goes on after a stage that fails)
-	@scripts/stages.sh setup-test lint test-unit test-provision test-molecule test-sandbox
+test: setup-test ## All the tests (make -k test goes on after a job that fails)
+	@$(jobs) images $(call planned,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
 
 .PHONY: test-fast
-test-fast: ## The linters and tests that take under a minute
-	@scripts/stages.sh lint-fast test-quick
+test-fast: setup-dev ## The linters and tests that take under a minute
+	@$(jobs) lint-fast test-quick
 
 .PHONY: lint
 lint: lint-fast lint-ansible ## Every linter and the type checker
@@ -71,9 +80,12 @@ lint-fast: setup-dev ## Every linter but ansible-lint
 lint-ansible: setup-dev ## ansible-lint with its production profile
 	ANSIBLE_INVENTORY=inventory/server ansible-lint -q
 
-.PHONY: test-unit
+.PHONY: test-unit $(units)
 test-unit: setup-dev ## Tests that need no engine and no server
-	pytest -q -m 'not provision and not sandbox'
+	@$(jobs) $(units)
+
+$(units): unit-%: setup-dev
+	pytest -q -m 'not provision and not sandbox' tests/$*
 
 .PHONY: test-quick
 test-quick: setup-dev ## Those of them that are quick
@@ -81,21 +93,31 @@ test-quick: setup-dev ## Those of them that are quick
 
 .PHONY: test-provision
 test-provision: setup-dev ## The AWS playbooks against an emulator
-	pytest -q -m provision
+	pytest -q -m provision tests/provision
 
-.PHONY: test-molecule
-test-molecule: setup-dev ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
-	@$(setup) ssh engine
-	@scripts/molecule.sh $(SCENARIOS)
+.PHONY: test-molecule $(scenarios)
+test-molecule: setup-molecule ## The roles and the site on systemd hosts in Docker (SCENARIOS="workers service")
+	@$(jobs) images $(call planned,$(SCENARIOS:%=molecule-%))
+
+$(scenarios): molecule-%: setup-molecule
+	molecule test -s $*
+
+.PHONY: images
+images: setup-molecule
+	ansible-playbook -i inventory/server -i molecule/shared/inventory.yml molecule/shared/images.yml
 
 .PHONY: test-sandbox
 test-sandbox: setup-test ## The sandbox from end to end, pages included
 	@$(MAKE) sandbox
-	pytest -q -m sandbox
+	pytest -q -m sandbox tests/sandbox
 
 .PHONY: setup-dev
 setup-dev:
 	@$(setup) dev
+
+.PHONY: setup-molecule
+setup-molecule:
+	@$(setup) dev ssh engine
 
 .PHONY: setup-test
 setup-test:

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Keeps images of this machine's engine in an archive, unless it holds them already: save_images.sh ARCHIVE IMAGE...
+set -euo pipefail
+
+archive=$1
+shift
+[[ -e $archive && $* == "$(cat "$archive.images" 2>/dev/null)" ]] && exit
+new=$(mktemp "$archive.XXXXXX")
+trap 'rm -f "$new"' EXIT
+docker save --output "$new" "$@"
+mv "$new" "$archive"
+echo "$*" >"$archive.images"
+echo saved
