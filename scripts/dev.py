@@ -1,7 +1,7 @@
-"""Run MLflow, a training, the app and REST as plain processes: no Docker, no root. Ctrl-C ends them all.
+"""Run MLflow, a training, the app and the REST service as plain processes, without Docker or root.
 
-Data are kept in .dev; remove that folder to start afresh. A training runs when no model has the alias
-`champion` yet, or when asked for with --train.
+Ctrl-C stops them all. Data is kept in .dev; remove that folder to start over. A training runs if no model has
+the alias `champion` yet, or with --train.
 """
 
 import argparse
@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".dev"
 STARTUP_SECONDS = 180
 STOP_SECONDS = 10
-# No proxy of the environment may stand between us and our own processes.
+# A proxy from the environment must not come between us and our own processes.
 HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Child:
-    """A process with a group of its own; its lines are printed behind its name."""
+    """A process in its own process group; each line it prints is prefixed with its name."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
@@ -50,16 +50,16 @@ class Child:
     async def _follow(self) -> None:
         printing = asyncio.create_task(self._print_lines())
         await self.process.wait()
-        await asyncio.wait([printing], timeout=1)  # a grandchild may keep the pipe open for longer
+        await asyncio.wait([printing], timeout=1)  # a grandchild may keep the pipe open longer
 
     async def _print_lines(self) -> None:
-        assert self.process.stdout  # noqa: S101 - a pipe, as asked for
+        assert self.process.stdout  # noqa: S101 - a pipe, as requested
         async for line in self.process.stdout:
             self.last_lines.append(line.decode(errors="replace").rstrip())
             say(self.name, self.last_lines[-1])
 
     async def stop(self) -> None:
-        """End the process and whatever it started."""
+        """Stop the process and everything it started."""
         self._signal(signal.SIGTERM)
         await asyncio.wait([self.ended], timeout=STOP_SECONDS)
         self._signal(signal.SIGKILL)
@@ -69,18 +69,18 @@ class Child:
             os.killpg(self.process.pid, number)
 
     def last_words(self) -> str:
-        """How it ended, and what it said before."""
+        """Describe how it ended, with its last lines."""
         lines = "".join(f"\n    {line}" for line in self.last_lines)
         return f"{self.name} ended with status {self.process.returncode}; its last lines:{lines}"
 
 
 def say(name: str, text: str) -> None:
-    """Print a line behind the name of who says it."""
+    """Print a line prefixed with a name."""
     print(f"{name:8} | {text}", flush=True)
 
 
 async def get(url: str) -> bytes:
-    """Return the body of URL; OSError when it does not answer well."""
+    """Return the body of a URL; OSError if it does not answer successfully."""
 
     def read() -> bytes:
         with HTTP.open(url, timeout=5) as answer:
@@ -90,7 +90,7 @@ async def get(url: str) -> bytes:
 
 
 async def wait_for(child: Child, url: str) -> None:
-    """Return once URL answers; RuntimeError when the child ends before, or takes too long."""
+    """Return once the URL answers; RuntimeError if the child ends before that or takes too long."""
     for _ in range(STARTUP_SECONDS * 2):
         if child.ended.done():
             raise RuntimeError(child.last_words())
@@ -98,18 +98,18 @@ async def wait_for(child: Child, url: str) -> None:
             await get(url)
             return
         await asyncio.sleep(0.5)
-    raise RuntimeError(f"{child.name} did not answer at {url} within {STARTUP_SECONDS} s")
+    raise RuntimeError(f"expected {child.name} to answer at {url} within {STARTUP_SECONDS} s; it did not")
 
 
 async def has_champion(mlflow_url: str) -> bool:
-    """Tell whether some registered model has a champion."""
+    """Say whether any registered model has a champion."""
     found = json.loads(await get(f"{mlflow_url}/api/2.0/mlflow/registered-models/search?max_results=1000"))
     aliases = [alias for model in found.get("registered_models", []) for alias in model.get("aliases", [])]
     return any(alias["alias"] == "champion" for alias in aliases)
 
 
 async def run(options: argparse.Namespace, children: list[Child]) -> None:
-    """Start everything and follow it; only Ctrl-C or a child that fails (RuntimeError) ends it."""
+    """Start everything and follow it until Ctrl-C, or until a child fails (RuntimeError)."""
     mlflow_url = f"http://127.0.0.1:{options.mlflow_port}"
     app_url = f"http://127.0.0.1:{options.streamlit_port}"
     rest_url = f"http://127.0.0.1:{options.scoring_port}"
@@ -145,12 +145,12 @@ async def run(options: argparse.Namespace, children: list[Child]) -> None:
     await wait_for(mlflow, f"{mlflow_url}/health")
     await wait_for(app, f"{app_url}/_stcore/health")
     await wait_for(rest, f"{rest_url}/health")
-    say("dev", f"MLflow {mlflow_url}   app {app_url}   REST {rest_url}/docs   Ctrl-C ends them")
+    say("dev", f"MLflow {mlflow_url}   app {app_url}   REST {rest_url}/docs   Ctrl-C stops them")
 
     if options.train or not await has_champion(mlflow_url):
         await start("training", "training.train_all_models")
     else:
-        say("dev", "there is a champion, so nothing is trained (TRAIN=1 trains all the same)")
+        say("dev", "there is a champion, so nothing is trained (to train anyway: make dev TRAIN=1)")
 
     watched = {child.ended: child for child in children}
     while True:
@@ -174,7 +174,7 @@ async def main(options: argparse.Namespace) -> int:
         print(flush=True)
     except (RuntimeError, OSError) as reason:
         error = str(reason)
-    say("dev", "ending")
+    say("dev", "stopping")
     await asyncio.gather(*(child.stop() for child in children))
     if error:
         print(f"make dev: error: {error}", file=sys.stderr)
@@ -182,14 +182,14 @@ async def main(options: argparse.Namespace) -> int:
 
 
 def port(text: str) -> int:
-    """Read a port's number."""
+    """Parse a port number."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535 is")
+        raise argparse.ArgumentTypeError(f"expected a port number from 1 to 65535; got {text!r}")
     return int(text)
 
 
 def is_taken(number: int) -> bool:
-    """Tell whether something listens on this port already."""
+    """Say whether something already listens on this port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -213,10 +213,10 @@ def parse() -> argparse.Namespace:
         "SCORING_PORT": options.scoring_port,
     }
     if len(set(ports.values())) < len(ports):
-        parser.error(f"each needs a port of its own; got {', '.join(f'{k}={v}' for k, v in ports.items())}")
+        parser.error(f"expected different ports; got {', '.join(f'{k}={v}' for k, v in ports.items())}")
     for name, number in ports.items():
         if is_taken(number):
-            parser.error(f"port {number} is taken. Take another: make dev {name}={number + 1}")
+            parser.error(f"port {number} is taken. To use another: make dev {name}={number + 1}")
     return options
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compiles requirements/*.in to hashed locks: scripts/lock.sh [--upgrade]
-# Versions stay as they are unless an .in file asks for others, or --upgrade for the newest.
+# Versions stay the same unless an .in file requires others; --upgrade takes the newest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../requirements"
 
@@ -9,7 +9,7 @@ uv=$(../scripts/setup.sh uv)
 options=(--quiet --universal --python-version 3.12 --generate-hashes
   --no-header --no-emit-index-url --no-emit-find-links "$@")
 
-# lock NAME EARLIER...: takes the versions of earlier locks, so that server, trainer and app agree.
+# lock NAME EARLIER...: uses the versions of earlier locks, so that server, trainer and app agree.
 lock() {
   local name=$1
   shift

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Puts on this machine what the project needs and what is not already there.
+# Installs on this machine what the project needs and what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly UV_MINIMUM=0.9.0 STAMP=.venv/mlstack-stamp LOG=.cache/setup.log DOCKERD_LOG=/var/log/dockerd.log
 readonly WAIT_SECONDS=90
-# Debian keeps dockerd in sbin, which is not on everybody's PATH; .venv must not be built from itself.
+# Debian keeps dockerd in sbin, which is not on every PATH; .venv must not be built from itself.
 PATH="${PATH//"$PWD/.venv/bin:"/}:/usr/local/sbin:/usr/sbin:/sbin"
 
 usage() {
@@ -15,11 +15,11 @@ Usage: scripts/setup.sh STEP...
   control   .venv with what ansible-playbook needs (requirements/control.txt)
   dev       .venv with everything: tests, linters, MLflow, Streamlit (requirements/dev.txt)
   ssh       an SSH client
-  engine    a Docker engine that answers; on the Debian family it is installed and started
-  browser   a Chromium for the page tests
-  uv        prints the path of uv, fetched first if there is none
+  engine    a running Docker engine; on Debian and Ubuntu it is installed and started
+  browser   Chromium for the page tests
+  uv        prints the path of uv, which is downloaded if missing
 
-A step that is already done prints nothing and takes no time. `sudo` is used only where root is needed.
+A step that is already done prints nothing and takes no time. `sudo` is used only where root is required.
 HELP
 }
 
@@ -46,7 +46,7 @@ apt_updated=false
 apt_update() {
   $apt_updated && return
   : >"$LOG"
-  apt update || true # one dead source must not stop the rest; a package that is missed fails below
+  apt update || true # one unreachable source must not stop the rest; a missing package fails below
   apt_updated=true
 }
 
@@ -58,13 +58,13 @@ can_apt() { is_debian && may_be_root; }
 apt_install() {
   local what=$1
   shift
-  is_debian || die "$what is missing, and this is not Debian or Ubuntu: install it and try again"
-  may_be_root || die "$what is missing, and installing it needs root. Type:" "sudo apt-get install $*"
+  is_debian || die "$what is missing, and this is not Debian or Ubuntu. Install it yourself and try again."
+  may_be_root || die "$what is missing, and installing it requires root. Type:" "sudo apt-get install $*"
   say "installing $*"
   apt_update
   apt install -y --no-install-recommends "$@" || {
     tail -n 20 "$LOG" >&2
-    die "apt-get could not install $* (the whole log: $LOG)"
+    die "apt-get could not install $* (full log: $LOG)"
   }
 }
 
@@ -72,7 +72,7 @@ apt_install() {
 
 PYTHON='' UV=''
 
-# Sets PYTHON to the first Python >= 3.12 there is. pyenv's shims obey .python-version.
+# Sets PYTHON to the first Python >= 3.12 found. pyenv's shims obey .python-version.
 find_python() {
   local name
   for name in python3.13 python3.12 python3; do
@@ -83,7 +83,7 @@ find_python() {
   return 1
 }
 
-# Debian 13 and Ubuntu 24.04 package a Python that is new enough, older releases do not.
+# Debian 13 and Ubuntu 24.04 package a recent enough Python; older releases do not.
 apt_python() {
   local candidate
   can_apt || return 1
@@ -95,11 +95,11 @@ apt_python() {
 }
 
 fetch_python() {
-  say "fetching Python $(<.python-version) with uv"
+  say "downloading Python $(<.python-version) with uv"
   "$UV" python install --quiet "$(<.python-version)" 2>>"$LOG" &&
     PYTHON=$("$UV" python find "$(<.python-version)" 2>>"$LOG") && return
   tail -n 5 "$LOG" >&2
-  die 'no Python >= 3.12: looked for python3.13, python3.12 and python3 on PATH, in apt, and asked uv for one.' \
+  die 'expected Python >= 3.12; found none on PATH (python3.13, python3.12, python3), in apt, or through uv.' \
     "Install one and try again, for example: pyenv install $(<.python-version)"
 }
 
@@ -110,11 +110,11 @@ uv_fits() {
   [[ $(printf '%s\n' "$UV_MINIMUM" "$version" | sort -V | head -n 1) == "$UV_MINIMUM" ]]
 }
 
-# Sets UV: the user's own, else one of ours from a hashed lock.
+# Sets UV: the user's own if recent enough, otherwise one from a hashed lock.
 find_uv() {
   local python
   for UV in uv .cache/uv/bin/uv; do uv_fits "$UV" && return; done
-  say 'fetching uv'
+  say 'downloading uv'
   for python in "$PYTHON" python3 /usr/bin/python3 ''; do
     [[ $python ]] && "$python" -c 'import ensurepip, venv' 2>/dev/null && break
   done
@@ -125,11 +125,11 @@ find_uv() {
   "$python" -m venv --clear .cache/uv
   .cache/uv/bin/pip install --require-hashes -r requirements/uv.txt >>"$LOG" 2>&1 || {
     tail -n 5 "$LOG" >&2
-    die "pip could not fetch uv (the whole log: $LOG)"
+    die "pip could not download uv (full log: $LOG)"
   }
 }
 
-# What a finished venv of this kind looks like: another lock, Python or folder makes another stamp.
+# Identifies a finished venv of this kind: another lock, Python or folder gives another stamp.
 stamp() {
   printf '%s %s %s %s' "$1" "$(cksum <"requirements/$1.txt")" "$PWD" \
     "$(.venv/bin/python -ISc 'import sys; print(*sys.version_info[:2])' 2>/dev/null)"
@@ -138,16 +138,16 @@ stamp() {
 venv() {
   local kind=$1 found=''
   [[ -e $STAMP ]] && found=$(<"$STAMP")
-  [[ $found == dev\ * ]] && kind=dev # it holds all of control
+  [[ $found == dev\ * ]] && kind=dev # it includes all of control
   [[ $found == "$(stamp "$kind")" ]] && return
   find_python || apt_python || true
   find_uv
   [[ $PYTHON ]] || fetch_python
-  say "making .venv ($kind) with $PYTHON"
-  # The stamp comes last, so a venv that was left half-built has none and is made anew.
+  say "creating .venv ($kind) with $PYTHON"
+  # The stamp comes last, so a half-built venv has none and is rebuilt.
   "$UV" venv --quiet --clear --no-project --python "$PYTHON" .venv
   "$UV" pip sync --quiet --require-hashes --python .venv/bin/python "requirements/$kind.txt"
-  # Imports from source take three times as long, again and again where Python may not keep what it compiled.
+  # Imports from source take three times as long, and do so every time if Python cannot write bytecode.
   .venv/bin/python -m compileall -q -j 0 -x '/ansible_collections/|/tests/' .venv/lib >>"$LOG" 2>&1 || true
   stamp "$kind" >"$STAMP"
 }
@@ -157,10 +157,10 @@ venv() {
 answers() { timeout 20 docker info >/dev/null 2>&1; }
 answers_root() { as_root timeout 20 docker info >/dev/null 2>&1; }
 
-# Is process $1 alive (a zombie has no command line) and a $2?
+# Whether process $1 is alive (a zombie has no command line) and is a $2.
 is_alive() { [[ $1 ]] && tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -qw -- "$2"; } 2>/dev/null
 
-# A Docker client from version 23 on needs the buildx plug-in to build images; not every release packages it.
+# Docker clients from version 23 on need the buildx plug-in to build images; not every release packages it.
 install_docker() {
   local packages=()
   has dockerd || packages=(docker.io iptables ca-certificates)
@@ -172,7 +172,7 @@ install_docker() {
   ((${#packages[@]} == 0)) || apt_install 'a Docker engine' "${packages[@]}"
 }
 
-# A killed engine leaves files that name processes and sockets which are gone; the next one would trust them.
+# A killed engine leaves files referring to processes and sockets that are gone; the next one would trust them.
 clear_leftovers() {
   local file pid socket=/run/containerd/containerd.sock
   for file in /run/docker.pid /run/docker/containerd/containerd.pid; do
@@ -182,7 +182,7 @@ clear_leftovers() {
   if [[ -S $socket ]] && ! grep -q " $socket\$" /proc/net/unix; then as_root rm -f "$socket"; fi
 }
 
-# Prints the process id of a dockerd in a session of its own, so that it outlives this shell and its terminal.
+# Prints the process id of a dockerd in its own session, so that it outlives this shell and its terminal.
 spawn_dockerd() {
   # shellcheck disable=SC2016 # the inner shell, which may be root's, expands $1
   as_root sh -c 'setsid dockerd </dev/null >"$1" 2>&1 & echo $!' sh "$DOCKERD_LOG"
@@ -192,9 +192,9 @@ start_docker() {
   local pid
   say 'starting the Docker engine'
   if [[ -d /run/systemd/system ]]; then
-    as_root systemctl start docker && return # comes back once the engine answers
+    as_root systemctl start docker && return # returns once the engine answers
     as_root journalctl --no-pager -u docker -n 15 >&2 || true
-    die 'systemd could not start docker (its last lines are above)'
+    die 'systemd could not start docker (the end of its log is above)'
   fi
   clear_leftovers
   pid=$(as_root cat /run/docker.pid 2>/dev/null) || pid=$(spawn_dockerd)
@@ -206,8 +206,8 @@ wait_for_docker() {
   until answers_root; do
     if ((SECONDS >= deadline)) || ! is_alive "$pid" dockerd; then
       as_root tail -n 15 "$DOCKERD_LOG" >&2 || true
-      die "dockerd (process $pid) does not answer; the last lines of $DOCKERD_LOG are above." \
-        "If it hangs, end it and try again: sudo kill $pid"
+      die "dockerd (process $pid) does not answer; the end of $DOCKERD_LOG is above." \
+        "If it hangs, stop it and try again: sudo kill $pid"
     fi
     sleep 0.5
   done
@@ -221,12 +221,12 @@ engine() {
   local why
   if ! why=$(timeout 20 docker info 2>&1 >/dev/null); then
     [[ -z ${DOCKER_HOST:-} ]] || die "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST" \
-      'Start it, or use the local one: unset DOCKER_HOST'
+      'Start it, or use the local engine: unset DOCKER_HOST'
     has dockerd || is_debian ||
-      die 'no Docker engine answers, and only on Debian and Ubuntu can one be installed by itself.' \
+      die 'no Docker engine answers, and it can be installed automatically only on Debian and Ubuntu.' \
         'Install Docker, start it, and try again: https://docs.docker.com/engine/install/'
     may_be_root || { [[ $why == *'permission denied'* ]] && no_permission; } ||
-      die 'no Docker engine answers, and starting one needs root. Type:' 'sudo scripts/setup.sh engine'
+      die 'no Docker engine answers, and starting one requires root. Type:' 'sudo scripts/setup.sh engine'
   fi
   install_docker
   answers && return
@@ -238,7 +238,7 @@ engine() {
 
 ssh_client() { has ssh || apt_install 'an SSH client' openssh-client; }
 
-# Ubuntu packages Chromium only as a snap, which has no place in a test: Playwright brings its own there.
+# Ubuntu packages Chromium only as a snap, which is unsuitable for tests: there Playwright brings its own.
 browser() {
   local name
   for name in chromium chromium-browser google-chrome; do has "$name" && return; done
@@ -246,10 +246,10 @@ browser() {
   if grep -qs '^ID=debian' /etc/os-release; then
     apt_install 'a Chromium' chromium fonts-dejavu-core fonts-liberation
   else
-    say 'fetching Chromium with Playwright'
+    say 'downloading Chromium with Playwright'
     .venv/bin/playwright install --with-deps chromium >>"$LOG" 2>&1 || {
       tail -n 20 "$LOG" >&2
-      die 'no Chromium on PATH, and Playwright could not fetch one'
+      die "no Chromium on PATH, and Playwright could not download one (full log: $LOG)"
     }
   fi
 }
@@ -265,7 +265,7 @@ main() {
       engine | browser) "$step" ;;
       uv) find_python || true; find_uv; command -v "$UV" ;;
       -h | --help) usage; exit ;;
-      *) usage >&2; die "no such step: $step" ;;
+      *) usage >&2; die "expected one of the steps above; got $step" ;;
     esac
   done
 }

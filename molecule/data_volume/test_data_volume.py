@@ -74,7 +74,7 @@ def test_full_host_is_previewed_without_a_change(playbook: Playbook) -> None:
             ["data_volume_id = vol-0bad: my-server has no such", "describe-volumes --volume-ids vol-0bad"],
         ),
         (["mlstack_data_dir=/srv/second"], [f"/dev/sdb is in use: it is mounted at {PLACE}"]),
-        (["data_volume_device=/dev/sdc"], ["/dev/sdb is mounted there already, not /dev/sdc"]),
+        (["data_volume_device=/dev/sdc"], ["/dev/sdb is already mounted there, not /dev/sdc"]),
     ],
 )
 def test_wrong_volume_is_refused(playbook: Playbook, arguments: list[str], messages: list[str]) -> None:

@@ -41,7 +41,7 @@ def test_archive_is_loaded_if_it_holds_the_very_image(host: Host, playbook: Play
     assert newest in tags(host)
     refused = playbook(CONVERGE, *source, "-e", "greeting=another")
     assert refused.returncode != 0
-    assert "does not hold mlstack/greeting:" in " ".join(refused.stdout.split())
+    assert "does not contain mlstack/greeting:" in " ".join(refused.stdout.split())
 
 
 @pytest.mark.restart

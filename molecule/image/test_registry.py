@@ -159,7 +159,7 @@ def test_wrong_password_is_refused(host: Host, playbook: Playbook, password: Pat
 def test_helper_that_is_missing_is_named(playbook: Playbook) -> None:
     refused = playbook(CONVERGE, *PULL, *greeting("helpless"), "-e", "image_credential_helper=nobody")
     assert refused.returncode != 0
-    assert "there is no docker-credential-nobody" in refused.stdout
+    assert "docker-credential-nobody is not on this machine" in refused.stdout
 
 
 @pytest.mark.usefixtures("password")

@@ -1,4 +1,4 @@
-"""Action plug-in: start a systemd job and show its journal line by line until it ends."""
+"""Action plug-in: start a systemd job and print its journal line by line until it ends."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ POLL_SECONDS = 1.0
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Start a oneshot unit, print what it writes as it comes, and report how it ended."""
+    """Start a oneshot unit, print its journal as it is written, and report how it ended."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Follow the unit until it has ended.
 
         Returns:
-            What Ansible registers: `result`, systemd's word for how it ended.
+            What Ansible registers: `result`, systemd's result of the unit.
 
         Raises:
-            AnsibleActionFail: The unit did not end in time.
+            AnsibleActionFail: The unit did not end in time, or a command failed.
         """
         outcome: dict[str, Any] = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
@@ -36,7 +36,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode:
             return {**outcome, "skipped": True, "msg": f"Check mode: {arguments['unit']} would be started."}
         unit = shlex.quote(arguments["unit"])
-        # The job's own lines carry its name without the instance; systemd's about it do not.
+        # The job's own lines are identified by its name without the instance; systemd's about it are not.
         journal = f"journalctl --output=cat --show-cursor --unit={unit} --identifier={unit.partition('@')[0]}"
         cursor = self._cursor(self._command("journalctl --lines=1 --quiet --show-cursor"))
         self._command(f"systemctl start --no-block {unit}")
@@ -45,8 +45,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         while state in {"activating", "active", "deactivating"}:
             if time.monotonic() > deadline:
                 raise AnsibleActionFail(
-                    f"{arguments['unit']} still runs after {arguments['timeout']} s, and goes on without us. "
-                    f"Follow it with `journalctl -fu {arguments['unit']}`."
+                    f"Expected {arguments['unit']} to end within {arguments['timeout']} s; it still runs. "
+                    f"To follow it, type on the host: journalctl -fu {arguments['unit']}"
                 )
             time.sleep(POLL_SECONDS)
             state = self._property(unit, "ActiveState")
@@ -55,14 +55,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result = self._property(unit, "Result")
         outcome.update(changed=True, result=result)
         if result != "success":
-            more = f"`journalctl -u {arguments['unit']}` on the host has them again"
-            outcome.update(
-                failed=True, msg=f"{arguments['unit']} failed ({result}). Its lines are above; {more}."
-            )
+            again = f"To see them again, type on the host: journalctl -u {arguments['unit']}"
+            message = f"{arguments['unit']} failed ({result}). Its lines are above. {again}"
+            outcome.update(failed=True, msg=message)
         return outcome
 
     def _command(self, command: str) -> str:
-        """Run a command on the host and return what it printed."""
+        """Run a command on the host and return its output."""
         answer = self._low_level_execute_command(command)
         if answer["rc"] != 0:
             raise AnsibleActionFail(f"`{command}` failed: {answer['stderr'] or answer['stdout']}")
@@ -76,9 +75,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Print the journal's new lines.
 
         Returns:
-            The journal's position behind them; empty if it has no entry yet.
+            The journal's position after them; empty if it has no entry yet.
         """
-        # Some versions of journalctl fail when there is no new line.
+        # Some versions of journalctl fail if there is no new line.
         printed = self._command(f"{command} || true")
         for line in printed.splitlines():
             if not line.startswith(("-- cursor: ", "-- No entries")):

@@ -1,4 +1,4 @@
-"""Action plug-in: print text to the person at the terminal, as it is."""
+"""Action plug-in: print text to the terminal verbatim."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ display = Display()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Print the lines of `msg`, which `debug` would fold and quote."""
+    """Print the lines of `msg` without the folding and quoting of `debug`."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Print the message.

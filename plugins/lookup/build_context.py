@@ -1,4 +1,4 @@
-"""Lookup plug-in: what a Docker build context holds, and the hash that names the image built from it."""
+"""Lookup plug-in: the files of a Docker build context, and the hash that names the image built from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ author: mlstack
 short_description: List the files of a build context and hash them
 description:
   - Lists the files below the given paths, and hashes their names and contents with O(salt).
-  - Equal input gives an equal hash on every machine, so the hash can name an image.
+  - The same input gives the same hash on every machine, so the hash can name an image.
 options:
   _terms:
     description: Files and folders of the context, relative to O(root).
@@ -49,7 +49,7 @@ _raw:
       type: list
       elements: str
     sha256:
-      description: Hash over names, contents and salt, in hexadecimal.
+      description: Hash of names, contents and salt, in hexadecimal.
       type: str
 """
 
@@ -64,7 +64,7 @@ def context_files(root: Path, paths: list[str]) -> list[str]:
         paths: Files and folders.
 
     Returns:
-        Sorted paths relative to root, without byte code and the like.
+        Sorted paths relative to root, without bytecode and the like.
 
     Raises:
         AnsibleError: A path does not exist.
@@ -73,19 +73,19 @@ def context_files(root: Path, paths: list[str]) -> list[str]:
     for path in paths:
         start = root / path
         if not start.exists():
-            raise AnsibleError(f"The build context names {path!r}, but {start} does not exist.")
+            raise AnsibleError(f"The build context lists {path!r}, but {start} does not exist.")
         files = [start] if start.is_file() else [file for file in start.rglob("*") if file.is_file()]
         found.update(file.relative_to(root).as_posix() for file in files if not IGNORED & set(file.parts))
     return sorted(found)
 
 
 def context_hash(root: Path, files: list[str], salt: object) -> str:
-    """Hash names and contents of some files.
+    """Hash the names and contents of files.
 
     Args:
         root: Folder that the files are relative to.
         files: Paths relative to root, in the order to hash them.
-        salt: Anything else that must change the hash; its text form is hashed.
+        salt: Anything else the hash depends on; its text form is hashed.
 
     Returns:
         SHA-256 in hexadecimal.

@@ -1,6 +1,6 @@
-"""What AWS says of a platform's resources, put into the words in which roles/aws says what is wanted.
+"""Translate AWS's description of a platform's resources into the form in which roles/aws states its wishes.
 
-Each function takes a resource as boto3 describes it and returns what there is to compare; `id` is AWS's name.
+Each function takes a resource as boto3 describes it and returns what is compared; `id` is AWS's identifier.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Described = dict[str, Any]
 
 
 def tags_of(described: Described) -> dict[str, str]:
-    """Turn AWS's list of tags, whatever it is called here, into a dictionary."""
+    """Turn AWS's list of tags, whatever its key, into a dictionary."""
     names = ("Tags", "TagSet", "TagList", "tags")
     listed: Iterable[Described] = next((described[name] for name in names if described.get(name)), [])
     return {tag["Key"]: tag["Value"] for tag in listed}
@@ -74,7 +74,7 @@ def address(elastic_ip: Described, host_id: str | None) -> Described:
 
 
 def firewall(group: Described) -> Described:
-    """Describe a security group; its ingress rules as sorted lines of protocol, ports and source."""
+    """Describe a security group, with its ingress rules as sorted lines of protocol, ports and source."""
     rules = []
     for rule in group["IpPermissions"]:
         first, last = rule.get("FromPort", "all"), rule.get("ToPort", "all")
@@ -95,7 +95,7 @@ def firewall(group: Described) -> Described:
 
 
 def lifecycle(rules: list[Described]) -> dict[str, int]:
-    """Name the days of the bucket's lifecycle rules that are on for all objects."""
+    """Return the days in the bucket's enabled lifecycle rules for all objects."""
     days: dict[str, int | None] = {}
     for rule in rules:
         if rule["Status"] == "Enabled" and not (rule.get("Filter", {}).get("Prefix") or rule.get("Prefix")):
@@ -138,7 +138,7 @@ def database(instance: Described) -> Described:
 def network(
     vpc: Described, subnets: list[Described], gateways: list[Described], tables: list[Described]
 ) -> Described:
-    """Describe a VPC of ours: its subnets by name, and which of them have a way to the internet."""
+    """Describe a VPC of ours: its subnets by name, and which of them have a route to the internet."""
     names = {one["SubnetId"]: name_of(one) for one in subnets if one["VpcId"] == vpc["VpcId"]}
     tables = [table for table in tables if table["VpcId"] == vpc["VpcId"]]
     routed = [
@@ -164,7 +164,7 @@ def network(
     }
 
 
-KINDS = {  # part: what people call it
+KINDS = {  # part: its name for people
     "host": "instance",
     "data_volume": "data volume",
     "bucket": "bucket",
@@ -195,7 +195,7 @@ DETAILS: dict[str, Callable[[Described], str]] = {
 
 
 def as_list(have: Described) -> list[Described]:
-    """List what there is for people: part, kind, name, id, state, whether it holds data, and a detail."""
+    """List the resources for people: part, kind, name, id, state, whether it holds data, and a detail."""
     return [
         {
             "part": part,

@@ -14,20 +14,20 @@ module: aws_api
 author: mlstack
 short_description: One operation of the AWS API
 description:
-  - For the few things that no module of amazon.aws and community.aws does.
-  - Credentials, profile and endpoint are those of boto3's environment variables.
-  - Reports changed, and is left out in check mode, unless the operation begins with get, list or describe.
+  - For the few operations that amazon.aws and community.aws have no module for.
+  - Credentials, profile and endpoint come from boto3's environment variables.
+  - Reports changed, and is skipped in check mode, unless the operation begins with get, list or describe.
 options:
   region:
     description: AWS region.
     type: str
     required: true
   service:
-    description: Service, as boto3 calls it.
+    description: Service, as named by boto3.
     type: str
     required: true
   operation:
-    description: Operation, as boto3 calls it.
+    description: Operation, as named by boto3.
     type: str
     required: true
   arguments:
@@ -49,14 +49,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 answer:
-  description: What AWS answered.
-  returned: unless left out in check mode
+  description: AWS's response.
+  returned: unless skipped in check mode
   type: dict
 """
 
 
 def main() -> None:
-    """Run as Ansible's module."""
+    """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "region": {"type": "str", "required": True},

@@ -1,4 +1,4 @@
-"""Ansible module: everything that AWS has of one platform, in one call."""
+"""Ansible module: everything that exists of one platform in AWS, in one call."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 DOCUMENTATION = r"""
 module: aws_platform_info
 author: mlstack
-short_description: Everything that AWS has of one platform, in one call
+short_description: Everything that exists of one platform in AWS, in one call
 description:
-  - Finds the resources of a platform by their tags (Project and ManagedBy) or, where a service can't be asked
-    for tags, by the names that this project gives; and describes each in the words in which roles/aws says
-    what is wanted.
-  - A module call costs about a second, an API call a fraction of it. So one call that asks every service at
-    the same time lets the role leave out the modules of everything that is as it should be.
-  - Credentials, profile and endpoint are those of boto3's environment variables. Changes nothing.
+  - Finds the resources of a platform by their tags (Project and ManagedBy) or, where a service cannot be
+    searched by tag, by the names that this project uses; and describes each in the form in which roles/aws
+    states what is wanted.
+  - A module call costs about a second, an API call a fraction of it. So one call that queries all services in
+    parallel lets the role skip the modules of everything that is already as wanted.
+  - Credentials, profile and endpoint come from boto3's environment variables. Changes nothing.
 options:
   region:
     description: AWS region.
     type: str
     required: true
   name:
-    description: Name of the platform, the value of the tag Project.
+    description: Name of the platform, which is the value of the tag Project.
     type: str
     required: true
   bucket:
@@ -39,15 +39,15 @@ options:
     type: str
     default: ''
   instance_type:
-    description: Instance type to look up; empty looks up none.
+    description: Instance type to look up; empty means none.
     type: str
     default: ''
   image:
-    description: Image to look up, by C(id), or the newest by C(owner) and C(name); empty looks up none.
+    description: Image to look up, by C(id), or the newest by C(owner) and C(name); empty means none.
     type: dict
     default: {}
   vpc_mode:
-    description: Whose network to describe as C(network), if there is no host yet.
+    description: Which VPC to describe as C(network) if there is no host yet.
     type: str
     choices: [default, existing, create]
     default: default
@@ -56,7 +56,7 @@ options:
     type: str
     default: ''
   dns_name:
-    description: Name of the DNS record to look up; empty looks up none.
+    description: Name of the DNS record to look up; empty means none.
     type: str
     default: ''
   dns_zone:
@@ -66,7 +66,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: See what is there
+- name: Look at what exists
   aws_platform_info:
     region: eu-central-1
     name: mlstack
@@ -79,11 +79,11 @@ account:
   returned: always
   type: dict
 network:
-  description: The VPC of the host or of a host to come, with its subnets.
+  description: The VPC of the host, or of a future host, with its subnets.
   returned: always
   type: dict
 instance_type:
-  description: Memory in MiB, architecture, and the zones that offer it; null if there is no such type.
+  description: Memory in MiB, architectures, and the zones that offer it; null if there is no such type.
   returned: always
   type: dict
 image:
@@ -92,34 +92,34 @@ image:
   type: dict
 have:
   description:
-    - What there is, by part of the platform (host, data_volume, bucket, ...), in the words of the role's
-      C(__aws_wanted). A part that is not there is absent. Each has an C(id); C(all) has the ids of all.
+    - What exists, by part of the platform (host, data_volume, bucket, ...), in the form of the role's
+      C(__aws_wanted). A part that does not exist is absent. Each has an C(id); C(all) lists the ids of all.
   returned: always
   type: dict
 resources:
-  description: The same as a list for people, each with part, kind, name, id, state, holds_data and detail.
+  description: The same as a readable list, each with part, kind, name, id, state, holds_data and detail.
   returned: always
   type: list
   elements: dict
 unreadable:
-  description: Services that the caller may not read, with the reason. Nothing is known of their resources.
+  description: Services that the caller may not read, with the reason. Their resources are unknown.
   returned: always
   type: dict
 """
 
-# What is compared of a repository.
+# The compared settings of a repository.
 REPOSITORY = ("scan_on_push", "immutable", "lifecycle", "tags")
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError")
-# Bad credentials look like this, and so does a region that the account has not enabled.
+# Invalid credentials look like this, and so does a region that the account has not enabled.
 NOT_LET_IN = ("AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "RegionDisabledException")
-# A platform without these can be run by someone who may not read them.
+# An operator who may not read these can still run a platform without them.
 OPTIONAL = ("ecr", "rds", "route53", "ssm", "cloudwatch")
 
 Question = Callable[[], object]
 
 
 class Account:
-    """One AWS account seen through one region; every method is one question to AWS."""
+    """One region of an AWS account; every method is one question to AWS."""
 
     def __init__(self, parameters: Described) -> None:
         self.asked = parameters
@@ -129,12 +129,12 @@ class Account:
         config = Config(
             retries={"mode": "standard", "max_attempts": 4}, connect_timeout=10, max_pool_connections=20
         )
-        # Clients are made one after the other: making them is not thread-safe, using them is.
+        # Clients are created one by one: creating them is not thread-safe, using them is.
         services = ("sts", "ec2", "iam", "s3", "resourcegroupstaggingapi", *OPTIONAL)
         self.clients = {service: self.session.client(service, config=config) for service in services}
 
     def pages(self, service: str, call: str, result: str, **arguments: object) -> list[Described]:
-        """Collect a list over all pages of an answer."""
+        """Collect a list over all pages of a response."""
         client = self.clients[service]
         if not client.can_paginate(call):
             return list(getattr(client, call)(**arguments)[result])
@@ -152,7 +152,7 @@ class Account:
     def maybe(
         self, service: str, missing: tuple[str, ...], call: str, **arguments: object
     ) -> Described | None:
-        """Ask for one thing; None if it is not there."""
+        """Ask for one resource; None if it does not exist."""
         try:
             return dict(getattr(self.clients[service], call)(**arguments))
         except ClientError as error:
@@ -160,10 +160,10 @@ class Account:
                 return None
             raise
 
-    # --- questions that need nothing but the name ------------------------------------------------
+    # --- questions that need only the platform's name ----------------------------------------------
 
     def caller(self) -> Described:
-        """Who asks, and in which account and part of AWS."""
+        """The caller's identity, account, partition and domain."""
         who = self.clients["sts"].get_caller_identity()
         partition = who["Arn"].split(":")[1]
         domain = self.session.get_partition_for_region(self.region)
@@ -175,7 +175,7 @@ class Account:
         }
 
     def instances(self) -> list[Described]:
-        """The platform's instances but those that are gone."""
+        """The platform's instances except terminated ones."""
         alive = {"instance-state-name": ["pending", "running", "stopping", "stopped", "shutting-down"]}
         found = self.mine("describe_instances", "Reservations", **alive)
         return [instance for reservation in found for instance in reservation["Instances"]]
@@ -203,7 +203,7 @@ class Account:
         }
 
     def image(self) -> Described | None:
-        """The image that was asked for; None if there is none."""
+        """The requested image; None if there is none."""
         image = self.asked["image"]
         if not image:
             return None
@@ -229,7 +229,7 @@ class Account:
         }
 
     def role(self) -> Described | None:
-        """The instance role and what hangs on it; someone else's role of that name has `foreign`."""
+        """The instance role with its policies; `foreign` if the role of that name is not the platform's."""
         name = f"{self.name}-host"
         answer = self.maybe("iam", ("NoSuchEntity",), "get_role", RoleName=name)
         if not answer:
@@ -264,7 +264,7 @@ class Account:
         }
 
     def tagged_buckets(self) -> list[str]:
-        """Names of the buckets that carry the platform's tags."""
+        """Names of the buckets with the platform's tags."""
         tags = [{"Key": "Project", "Values": [self.name]}, {"Key": "ManagedBy", "Values": ["mlstack"]}]
         found = self.pages(
             "resourcegroupstaggingapi",
@@ -276,7 +276,7 @@ class Account:
         return [resource["ResourceARN"].split(":::")[1] for resource in found]
 
     def repositories(self) -> list[Described]:
-        """The repositories of images with their settings."""
+        """The image repositories with their settings."""
         ecr = self.clients["ecr"]
         found = []
         for repository in self.pages("ecr", "describe_repositories", "repositories"):
@@ -310,7 +310,7 @@ class Account:
         return [one | ask.list_tags_for_resource(ResourceARN=one["AlarmArn"]) for one in found]
 
     def databases(self) -> list[Described]:
-        """The RDS instances that carry the platform's tags."""
+        """The RDS instances with the platform's tags."""
         found = self.pages("rds", "describe_db_instances", "DBInstances")
         return [one for one in found if self.is_mine(tags_of(one))]
 
@@ -330,7 +330,7 @@ class Account:
         ]
 
     def dns(self) -> Described | None:
-        """The A record, its addresses, and whether there is such a zone."""
+        """The A record, its addresses, and its zone; None as the zone if there is no such zone."""
         if not self.asked["dns_name"]:
             return None
         zones = self.pages("route53", "list_hosted_zones", "HostedZones")
@@ -350,10 +350,10 @@ class Account:
         ]
         return {"zone": zone, "name": self.asked["dns_name"], "values": values}
 
-    # --- questions that need an answer to another ------------------------------------------------
+    # --- questions that need the answer to another -------------------------------------------------
 
     def bucket(self, name: str) -> Described | None:
-        """A bucket of ours, or `foreign` if that name is someone else's."""
+        """One of the platform's buckets, or `foreign` if the name is someone else's."""
         try:
             if not self.maybe("s3", ("404", "NoSuchBucket"), "head_bucket", Bucket=name):
                 return None
@@ -389,7 +389,7 @@ class Account:
         }
 
     def is_protected(self, instance: str) -> bool:
-        """Whether the instance can't be terminated."""
+        """Whether the instance is protected from termination."""
         answer = self.clients["ec2"].describe_instance_attribute(
             InstanceId=instance, Attribute="disableApiTermination"
         )
@@ -398,7 +398,7 @@ class Account:
     # --- all of it -------------------------------------------------------------------------------
 
     def look(self) -> Described:
-        """Ask everything, at the same time where one question does not need the answer to another."""
+        """Ask everything, in parallel where a question does not need the answer to another."""
         unreadable: dict[str, str] = {}
 
         def optional(service: str, question: Question, nothing: object) -> Question:
@@ -435,7 +435,7 @@ class Account:
             "parameters": optional("ssm", self.parameters, []),
             "dns": optional("route53", self.dns, None),
         }
-        # Alone and first, so that bad credentials are one clear error.
+        # Alone and first, so that invalid credentials give one clear error.
         caller = self.caller()
         named = self.asked["bucket"] or f"{self.name}-{caller['account']}-{self.region}"
         with ThreadPoolExecutor(8) as pool:
@@ -471,7 +471,7 @@ class Account:
         protected: dict[str, bool],
         buckets: list[Described],
     ) -> Described:
-        """Say in the words of the role's wishes what there is."""
+        """Describe what exists in the form of the role's `__aws_wanted`."""
         oldest = min(hosts, key=lambda one: one["LaunchTime"], default=None)
         host_id = oldest["InstanceId"] if oldest else None
         hosts = sorted(hosts, key=lambda one: one["LaunchTime"])
@@ -508,7 +508,7 @@ class Account:
                 aws_parts.network(one, seen["subnets"], seen["gateways"], seen["route_tables"])
                 for one in vpcs
             ],
-            # One that never came to its VPC, after a run that was interrupted.
+            # Never attached to a VPC, because a run was interrupted.
             "gateway": [
                 {"id": one["InternetGatewayId"]} for one in seen["gateways"] if not one["Attachments"]
             ],
@@ -559,7 +559,7 @@ class Account:
 
 
 def explain_region(parameters: Described, error: ClientError) -> str:
-    """Tell a region that is not enabled from credentials that are not right."""
+    """Tell a region that is not enabled from invalid credentials."""
     plain = str(error)
     if error.response["Error"]["Code"] not in NOT_LET_IN:
         return plain
@@ -575,7 +575,7 @@ def explain_region(parameters: Described, error: ClientError) -> str:
 
 
 def main() -> None:
-    """Run as Ansible's module."""
+    """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "region": {"type": "str", "required": True},

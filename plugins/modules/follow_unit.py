@@ -3,9 +3,9 @@
 DOCUMENTATION = r"""
 module: follow_unit
 author: mlstack
-short_description: Run a systemd job and show its journal as it comes
+short_description: Run a systemd job and print its journal as it is written
 description:
-  - Starts a oneshot unit, prints each line that it writes to the journal, and ends when the unit ends.
+  - Starts a oneshot unit, prints each line it writes to the journal, and ends when the unit ends.
   - Fails if the unit fails.
 options:
   unit:
@@ -13,7 +13,7 @@ options:
     type: str
     required: true
   timeout:
-    description: Seconds until the task fails. The unit then goes on by itself.
+    description: Seconds until the task fails. The unit itself keeps running.
     type: int
     default: 3600
 """
@@ -26,7 +26,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 result:
-  description: Systemd's word for how the unit ended.
+  description: The unit's result as reported by systemd.
   type: str
   returned: always
   sample: success

@@ -3,27 +3,27 @@
 DOCUMENTATION = r"""
 module: say
 author: mlstack
-short_description: Print text to the person at the terminal, as it is
+short_description: Print text to the terminal verbatim
 description:
-  - Prints each line without the folding and quoting of M(ansible.builtin.debug), so tables stay tables.
-  - Shows up although C(display_ok_hosts) is off.
+  - Prints each line without the folding and quoting of M(ansible.builtin.debug), so tables stay readable.
+  - Is shown even if C(display_ok_hosts) is off.
 options:
   msg:
     description: The text.
     type: str
     required: true
   before:
-    description: What there is now, by name. A preview in check mode shows the difference to O(after).
+    description: The current state, by name. In check mode the difference to O(after) is shown.
     type: dict
     default: {}
   after:
-    description: What will be there.
+    description: The future state, by name.
     type: dict
     default: {}
 """
 
 EXAMPLES = r"""
-- name: Tell where it is
+- name: Show the address
   say:
     msg: MLflow  http://localhost:5000
 """

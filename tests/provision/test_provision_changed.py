@@ -201,18 +201,18 @@ def test_then_nothing_changes(replaced: Told) -> None:
 # In the order in which a run comes to them: each run carries on where the one before was stopped.
 ERRORS: list[tuple[str, str, list[str]]] = [
     ("ec2:CreateVpc", "VpcLimitExceeded", ["Set aws_vpc_mode to default", "VPCs per Region"]),
-    ("s3:PUT policy", "AccessDenied", ["does not let them do this", "roles/aws/README.md", "AWS said:"]),
-    ("iam:PutRolePolicy", "AccessDenied", ["does not let them do this", "PutRolePolicy"]),
+    ("s3:PUT policy", "AccessDenied", ["they lack a permission", "roles/aws/README.md", "AWS said:"]),
+    ("iam:PutRolePolicy", "AccessDenied", ["they lack a permission", "PutRolePolicy"]),
     (
         "ec2:RunInstances",
         "VcpuLimitExceeded",
-        ["one more aws_instance_type=t3.medium", "Take a smaller aws_instance_type", "Service Quotas"],
+        ["one more aws_instance_type=t3.medium", "Set a smaller aws_instance_type", "Service Quotas"],
     ),
     (
         "ec2:RunInstances",
         "InsufficientInstanceCapacity",
         [
-            "no free aws_instance_type=t3.medium in eu-central-1a",
+            "no capacity for aws_instance_type=t3.medium in eu-central-1a",
             "another aws_instance_type or aws_availability_zone",
         ],
     ),

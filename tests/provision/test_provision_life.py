@@ -63,7 +63,7 @@ def test_a_check_of_everything_previews_everything(everything: Life) -> None:
     for part in (
         "VPC",
         "bucket",
-        "repositories of images",
+        "image repositories",
         "data volume",
         "DNS record",
         "password",

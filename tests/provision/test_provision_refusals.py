@@ -109,30 +109,30 @@ REFUSALS: dict[str, Case] = {
         None,
         {},
         [
-            "aws_name = a-platform-with-a-name-of-33-chars: allowed are 2 to 32",
+            "aws_name = a-platform-with-a-name-of-33-chars: expected 2 to 32",
             "aws_allowed_cidrs: 0.0.0.0/0 is the whole internet",
             "set aws_allow_world to true",
-            "203.0.113.7 lacks its prefix length",
+            "203.0.113.7 has no prefix length",
             "aws_ssh_cidrs: ::/0 is the whole internet",
-            "aws_web_cidrs = []: name at least one",
+            "aws_web_cidrs = []: expected at least one",
             "aws_region = Frankfurt",
-            "aws_bucket = My..Bucket: S3 refuses this name",
+            "aws_bucket = My..Bucket: not a valid S3 bucket name",
             "aws_artifact_prefix = /artifacts/",
-            "aws_data_buckets: Company Data: S3 refuses this name of a bucket",
-            "aws_data_buckets: company-data/: allowed behind the bucket are letters",
-            "nothing reads them unless trainer_reads_s3 is true",
+            "aws_data_buckets: Company Data: not a valid S3 bucket name",
+            "aws_data_buckets: company-data/: expected letters",
+            "nothing reads these unless trainer_reads_s3 is true",
             "aws_instance_type = medium",
             "aws_ami_id = debian-13",
-            "aws_root_volume_size = 8: allowed are 20 or more",
-            "aws_data_volume_size = 5: allowed are 10 or more",
-            "70000 is not a TCP port",
-            "only aws_vpc_mode = existing has use for it",
+            "aws_root_volume_size = 8: expected 20 GiB or more",
+            "aws_data_volume_size = 5: expected 10 GiB or more",
+            "70000: expected a TCP port",
+            "used only with aws_vpc_mode = existing",
             "aws_subnet_id = public",
             "aws_vpc_cidr = 8.8.8.8/8",
             "aws_dns_zone = example.com: aws_dns_name = ml.example.org is not in this zone",
-            "aws_database_storage = 5: allowed are 20 or more",
+            "aws_database_storage = 5: expected 20 GiB or more",
             "aws_repositories: Base",
-            "the tag Project is the role's own",
+            "the tag Project is reserved for the role",
         ],
     ),
     "what only the account can tell": (
@@ -144,8 +144,8 @@ REFUSALS: dict[str, Case] = {
         foreign_role,
         {"s3:HEAD": "AccessDenied"},
         [
-            "this name is taken by another account, and bucket names are worldwide; set aws_bucket",
-            "that is not ours (it lacks the tags",
+            "this name is taken by another account, and bucket names are global; set aws_bucket",
+            "that does not belong to this platform (it lacks the tags",
             "aws_instance_type = t3.enormous: eu-central-1 has no such instance type",
             "aws_dns_zone = nowhere.example: Route 53 has no public hosted zone",
         ],
@@ -157,7 +157,7 @@ REFUSALS: dict[str, Case] = {
         [
             "aws_instance_type = t3.small: has 2048 MiB of memory",
             "add up to 3968 MiB (aws_memory_needed_mib)",
-            "aws_ami_id = ami-0deb1300000000003: is made for arm64",
+            "aws_ami_id = ami-0deb1300000000003: this image is for arm64",
         ],
     ),
     "no such image and zone": (
@@ -189,7 +189,7 @@ REFUSALS: dict[str, Case] = {
         busy_volume,
         {},
         [
-            "has 50 GiB, and a volume can grow but not shrink",
+            "has 50 GiB, and a volume can only grow",
             "which is not the host; wait until that instance",
         ],
     ),
@@ -203,7 +203,7 @@ REFUSALS: dict[str, Case] = {
         {"aws_region": "me-south-1"},
         None,
         {"*@me-south-1": "InvalidClientTokenId"},
-        ["the region aws_region=me-south-1 is not enabled in this account"],
+        ["The region aws_region=me-south-1 is not enabled in this account"],
     ),
     "credentials that AWS does not know": (
         {},
@@ -215,7 +215,7 @@ REFUSALS: dict[str, Case] = {
         {},
         None,
         {"*": "ExpiredToken"},
-        ["the AWS credentials have expired. Sign in again"],
+        ["The AWS credentials have expired. Sign in again"],
     ),
 }
 
@@ -251,7 +251,7 @@ def test_a_subnet_of_another_network_is_refused(emulator: Emulator) -> None:
     )
     assert run.returncode != 0
     assert run.writes == []
-    assert f"aws_subnet_id = {subnet}: belongs to {there}, not to {here} (aws_vpc_id)" in run.said
+    assert f"aws_subnet_id = {subnet}: this subnet belongs to {there}, not to {here} (aws_vpc_id)" in run.said
 
 
 # --- one's own address ----------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_page_that_does_not_tell_the_address_is_not_believed(emulator: Emulato
         )
     assert run.returncode != 0
     assert run.writes == []
-    assert "did not tell your address" in run.said
+    assert "expected an IP address from" in run.said
     assert "mlstack_allowed_cidrs" in run.said
 
 
@@ -323,7 +323,7 @@ def test_no_credentials_points_to_the_sandbox(emulator: Emulator, playbook: str)
     run = emulator.play(emulator.inventory("keyless", aws_environment=keyless), playbook=playbook)
     assert run.returncode != 0
     assert "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in run.said
-    assert "no AWS account? type: make sandbox" in run.said
+    assert "No AWS account? Type: make sandbox" in run.said
     assert "Traceback" not in run.output
 
 

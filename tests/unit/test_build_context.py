@@ -71,7 +71,7 @@ def test_content_cannot_pass_for_another_file(tmp_path: Path) -> None:
 
 
 def test_missing_path_is_named(root: Path) -> None:
-    with pytest.raises(AnsibleError, match="names 'missing'"):
+    with pytest.raises(AnsibleError, match="lists 'missing'"):
         look(root, "package", "missing")
 
 

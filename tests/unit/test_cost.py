@@ -258,7 +258,7 @@ def test_playbook_prices_what_is_declared_without_credentials(inventory: str, tm
     problems = len(list((ROOT / "training/problems").glob("*.yaml")))
     assert f"{problems} x ml.t2.medium, always on" in run.said
     assert "is dearer by" in run.said
-    assert "We are dearer if you need only: SageMaker serverless, Lambda" in run.said
+    assert "This platform costs more if you need only: SageMaker serverless, Lambda" in run.said
     assert ("which charges nothing" in run.said) == (inventory == "sandbox")
     assert "https://calculator.aws" in run.said
     assert max(map(len, screen(run))) <= WIDTH
@@ -330,22 +330,22 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "number": (
         {"cost_trainings_per_month": -3},
-        ["cost_trainings_per_month = -3: allowed is a number, 0 or more"],
+        ["cost_trainings_per_month = -3: expected a number, 0 or more"],
     ),
     "type of a number": (
         {"cost_endpoints": "many"},
-        ["cost_endpoints = many: allowed is a number, 0 or more"],
+        ["cost_endpoints = many: expected a number, 0 or more"],
     ),
     "own price": (
         {"cost_prices": {"ec2/t3.medium": "PRICE", "t3.medium": 1}},
         [
-            "cost_prices: ec2/t3.medium = PRICE: allowed is an amount",
-            "cost_prices: t3.medium is not the name of a price",
+            "cost_prices: ec2/t3.medium = PRICE: expected an amount",
+            "cost_prices: t3.medium: expected the name of a price",
         ],
     ),
-    "own prices": ({"cost_prices": "cheap"}, ["cost_prices = cheap: allowed are names with prices"]),
+    "own prices": ({"cost_prices": "cheap"}, ["cost_prices = cheap: expected names with prices"]),
     "no such source": ({"image_source": "tape"}, ["cost_image_source", "build, archive, ecr", "tape"]),
-    "no region": ({"aws_region": ""}, ["aws_region has no value: allowed is a region of AWS"]),
+    "no region": ({"aws_region": ""}, ["aws_region has no value: expected an AWS region"]),
 }
 
 

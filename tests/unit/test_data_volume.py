@@ -151,11 +151,12 @@ def test_volume_that_takes_the_place_of_another_is_refused(now: str) -> None:
     noted = "UUID=1-2 /var/lib/mlstack ext4 noatime 0 2"
     assert problems(fstab=noted) == ""
     told = problems(fstab=noted, uuid=now, signatures=["ext4"] if now else [])
-    assert f"/dev/nvme1n1 ({now or 'blank'}) is not the volume that was at /var/lib/mlstack so far" in told
+    assert f"/dev/nvme1n1 ({now or 'blank'}) is not the volume that was mounted" in told
+    assert "mounted at /var/lib/mlstack before (UUID=1-2 in /etc/fstab of ml)" in told
     assert "sudo sed -i /UUID=1-2/d /etc/fstab" in told
 
 
 def test_volume_in_use_elsewhere_is_refused() -> None:
-    assert "it is mounted at /mnt, /srv. Name another" in problems(mounted_elsewhere=["/mnt", "/srv"])
+    assert "it is mounted at /mnt, /srv. Set another" in problems(mounted_elsewhere=["/mnt", "/srv"])
     assert problems(mounted=True, mounted_elsewhere=["/mnt"]) == ""
-    assert "/dev/sdb is mounted there already, not /dev/nvme1n1" in problems(in_its_place="/dev/sdb")
+    assert "/dev/sdb is already mounted there, not /dev/nvme1n1" in problems(in_its_place="/dev/sdb")

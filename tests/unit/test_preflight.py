@@ -181,6 +181,6 @@ def test_site_without_credentials_points_to_the_sandbox(tmp_path: Path) -> None:
     run = play("site.yml", home=tmp_path)
     assert run.returncode != 0
     assert run.changed == 0
-    assert "no AWS credentials were found. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID" in run.said
-    assert "no AWS account? type: make sandbox" in run.said
+    assert "No AWS credentials were found. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID" in run.said
+    assert "No AWS account? Type: make sandbox" in run.said
     assert list(tmp_path.glob(".ssh/*")) == []

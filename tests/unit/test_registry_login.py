@@ -59,4 +59,4 @@ def test_missing_credentials_are_told_on_the_standard_output(tmp_path: Path) -> 
 def test_another_registry_gets_no_token(registry: str, endpoint: str, tmp_path: Path) -> None:
     answer = ask(registry, tmp_path, AWS_ENDPOINT_URL=endpoint)
     assert answer.returncode == 1
-    assert "is not an address like" in answer.stdout
+    assert "Expected an address such as" in answer.stdout

@@ -112,7 +112,7 @@ def test_all_is_well() -> None:
         "the host has its images",
         f"MLflow {HEALTHY['mlflow']['version']}",
         "http://203.0.113.9:5000",
-        "none; mlstack makes no backups yet, so copy /var/lib/mlstack yourself",
+        "none; mlstack does not create backups yet, so copy /var/lib/mlstack yourself",
     ):
         assert part in text
 
@@ -145,7 +145,7 @@ def test_it_fits_on_a_screen() -> None:
         ),
         (
             lambda found: found["mlflow"].update(problem="timed out", models=[], training={}),
-            "MLflow runs, but does not answer: timed out on the host: sudo journalctl -n 50 -u mlflow",
+            "MLflow is running but does not answer: timed out on the host: sudo journalctl -n 50 -u mlflow",
         ),
         (never_trained, "the app has nothing to predict with ansible-playbook train.yml -e model=all"),
         (no_champion, "wine has no champion ansible-playbook train.yml -e model=all -e problem=wine"),
@@ -156,12 +156,12 @@ def test_it_fits_on_a_screen() -> None:
         ),
         (
             lambda found: unit(found, "streamlit").update(image="mlstack/streamlit:0123456789ab"),
-            "images than those of this checkout: mlstack/streamlit:0123456789ab ansible-playbook",
+            "images differ from this checkout's: mlstack/streamlit:0123456789ab ansible-playbook",
         ),
-        (lambda found: found["updates"].update(security=2), "2 security updates of Debian"),
+        (lambda found: found["updates"].update(security=2), "2 security updates for Debian"),
         (
             lambda found: found["updates"].update(reboot=True),
-            "a restart of the host on the host: sudo systemctl reboot",
+            "an update requires a reboot on the host: sudo systemctl reboot",
         ),
     ],
 )
@@ -185,7 +185,7 @@ def test_challenger_is_shown() -> None:
 
 def test_updates_that_are_not_known_are_no_alarm() -> None:
     text = screen(changed(lambda found: found["updates"].update(security=None)))
-    assert "security updates are not known" in text
+    assert "security updates unknown" in text
     assert "All well." in text
 
 
@@ -195,13 +195,13 @@ def test_nobody_is_sent_to_train_while_a_training_runs() -> None:
     found["mlflow"]["training"] = HEALTHY["mlflow"]["training"] | {"ended": {"running": 3, "finished": 2}}
     text = screen(found)
     assert "All well." in text
-    assert "not over yet" in text
+    assert "still running" in text
     assert "3 running, 2 finished" in text
 
 
 def test_training_that_never_ran_and_mlflow_that_is_down_are_told_apart() -> None:
     assert "Last training     never" in screen(changed(never_trained))
-    assert "Last training     not known" in screen(changed(mlflow_is_down))
+    assert "Last training     unknown" in screen(changed(mlflow_is_down))
 
 
 def test_next_training_is_shown_where_there_is_a_schedule() -> None:
@@ -214,7 +214,7 @@ def test_host_that_cannot_be_reached_does_not_hide_aws() -> None:
     text = screen(None)
     assert "running, t3.medium" in text
     assert "  Failed to connect via ssh: Connection refused" in text
-    assert f"{HOST} (203.0.113.9) cannot be looked at over SSH ssh admin@{HOST}" in needs(text)
+    assert f"{HOST} (203.0.113.9) cannot be inspected over SSH ssh admin@{HOST}" in needs(text)
 
 
 def test_sudo_that_asks_for_a_password_is_told() -> None:
@@ -249,8 +249,8 @@ def test_instance_that_is_gone_is_told() -> None:
 
 def test_nothing_at_all_is_told_with_the_command() -> None:
     text = screen(None, aws_resources=[], groups={"mlstack": []})
-    assert "nothing there; to create: ansible-playbook site.yml" in text
-    assert needs(text).endswith("you: 1. nothing is there yet; to create it ansible-playbook site.yml")
+    assert "nothing yet; to create it: ansible-playbook site.yml" in text
+    assert needs(text).endswith("you: 1. nothing exists yet; to create it ansible-playbook site.yml")
 
 
 def test_server_without_anything_of_ours() -> None:
@@ -262,7 +262,7 @@ def test_server_without_anything_of_ours() -> None:
     text = screen(changed(nothing), mlstack_cloud="none")
     assert "AWS" not in text
     assert "1 thing needs you:" in text
-    assert f"nothing of mlstack is on {HOST}; to put it there ansible-playbook site.yml" in needs(text)
+    assert f"mlstack is not installed on {HOST}; to install it ansible-playbook site.yml" in needs(text)
 
 
 WORKER = {
@@ -305,8 +305,8 @@ def test_scheduler_and_workers_are_shown() -> None:
     ("worker", "told"),
     [
         (WORKER | {"state": "failed", "result": "exit-code"}, "the worker on worker-2 is failed (exit-code)"),
-        (WORKER | {"image": "mlstack/trainer:0123456789ab"}, "checkout: mlstack/trainer:0123456789ab"),
-        (None, "the worker on worker-2 cannot be looked at over SSH ssh worker-2"),
+        (WORKER | {"image": "mlstack/trainer:0123456789ab"}, "checkout's: mlstack/trainer:0123456789ab"),
+        (None, "the worker on worker-2 cannot be inspected over SSH ssh worker-2"),
         (WORKER, "the worker on worker-2 is not connected to the scheduler on the host: sudo journalctl"),
     ],
 )
@@ -321,7 +321,7 @@ def test_worker_that_does_not_work_is_told(worker: dict[str, Any] | None, told: 
 def test_worker_of_another_inventory_is_told() -> None:
     text = screen(changed(with_scheduler), workers(WORKER))
     assert "1 thing needs you:" in text
-    assert f"{HOST} is connected as a worker, but is not in the group `workers`" in needs(text)
+    assert f"{HOST} is connected as a worker but is not in the group `workers`" in needs(text)
 
 
 def test_scheduler_that_does_not_answer_is_told_once() -> None:
@@ -329,5 +329,5 @@ def test_scheduler_that_does_not_answer_is_told_once() -> None:
     found["workers"] = {"processes": {}, "problem": "Connection refused"}
     text = screen(found, workers(WORKER))
     assert "1 thing needs you:" in text
-    assert "dask-scheduler runs, but does not answer: Connection refused" in needs(text)
+    assert "dask-scheduler is running but does not answer: Connection refused" in needs(text)
     assert re.search(r"^  worker-1 +active +3 h +\? ", text, re.MULTILINE)

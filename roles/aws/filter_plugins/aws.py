@@ -1,4 +1,4 @@
-"""Filters: what AWS or good sense would refuse, which rules and subnets to make, and what has to change."""
+"""Filters: what AWS or good sense would refuse, which rules and subnets to create, and what has to change."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ def cidr_problems(cidrs: str | Iterable[object], allow_world: bool = False) -> l
         try:
             network = ipaddress.ip_network(cidr, strict=False)
         except ValueError:
-            problems.append(f"{cidr} is not a network in CIDR notation such as 203.0.113.7/32")
+            problems.append(f"{cidr} is not a network in CIDR notation, such as 203.0.113.7/32")
             continue
         if not slash:
-            problems.append(f"{cidr} lacks its prefix length; for this one address write {network}")
+            problems.append(f"{cidr} has no prefix length; for this single address write {network}")
         elif ipaddress.ip_address(address) != network.network_address:
             problems.append(
                 f"{cidr} has bits set to the right of its prefix; write {network} for the network "
-                f"or {address}/{network.max_prefixlen} for the one address"
+                f"or {address}/{network.max_prefixlen} for the single address"
             )
         elif network.prefixlen == 0 and not allow_world:
             problems.append(
                 f"{cidr} is the whole internet, and MLflow has no password of its own: anyone could read and "
-                "delete your models. Name your own networks, or set aws_allow_world to true to mean it"
+                "delete your models. List your own networks, or set aws_allow_world to true if you mean it"
             )
     return problems
 
 
 def bucket_name_problems(name: object) -> list[str]:
-    """Say which of S3's rules for the name of a general purpose bucket this one breaks."""
+    """List the S3 rules for general purpose bucket names that this name breaks."""
     name = str(name)
     rules = [
         (3 <= len(name) <= 63, f"is {len(name)} characters long, not 3 to 63"),
-        (re.fullmatch(r"[a-z0-9.-]*", name), "may hold only small letters, digits, hyphens and dots"),
+        (re.fullmatch(r"[a-z0-9.-]*", name), "may contain only lowercase letters, digits, hyphens and dots"),
         (re.fullmatch(r"[a-z0-9].*[a-z0-9]|[a-z0-9]", name), "must begin and end with a letter or a digit"),
-        (".." not in name, "must not hold two dots in a row"),
-        (".-" not in name and "-." not in name, "must not hold a dot beside a hyphen"),
+        (".." not in name, "must not contain two dots in a row"),
+        (".-" not in name and "-." not in name, "must not contain a dot next to a hyphen"),
         (not re.fullmatch(r"(\d{1,3}\.){3}\d{1,3}", name), "must not look like an IP address"),
         (not name.startswith(_BUCKET_PREFIXES), f"must not begin with any of {', '.join(_BUCKET_PREFIXES)}"),
         (not name.endswith(_BUCKET_SUFFIXES), f"must not end with any of {', '.join(_BUCKET_SUFFIXES)}"),
@@ -65,7 +65,7 @@ def rules(openings: Iterable[dict[str, Any]], own_address: str = "") -> list[dic
     """List ingress rules for ec2_security_group, one for each port and network.
 
     Args:
-        openings: Each has `ports` and the `cidrs` that may reach them.
+        openings: Each has `ports`, and the `cidrs` that may reach them.
         own_address: The address that `auto` stands for.
 
     Returns:
@@ -83,19 +83,19 @@ def rules(openings: Iterable[dict[str, Any]], own_address: str = "") -> list[dic
 
 
 def subnet(cidr: str, number: int) -> str:
-    """Return the network of 24 bits with this number (from 0) in a larger one."""
+    """Return the /24 network with this number (from 0) within a larger one."""
     return str(next(itertools.islice(ipaddress.ip_network(cidr).subnets(new_prefix=24), number, None)))
 
 
 def plan(have: dict[str, Any], wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """Compare what there is with what is wanted, part by part.
+    """Compare what exists with what is wanted, part by part.
 
     Args:
-        have: Part to its description; parts that are not there are absent.
-        wanted: Part to what is wanted of it, or None. Tags may be there beyond those that are wanted.
+        have: Part to its description; parts that do not exist are absent.
+        wanted: Part to its wanted state, or None. Additional tags are allowed.
 
     Returns:
-        Parts to create or change, each with the values of before and after.
+        Parts to create or change, each with the values before and after.
     """
     changes = []
     for part, wish in wanted.items():
@@ -123,7 +123,7 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name each filter."""
+        """Return each filter by name."""
         return {
             "aws_list": as_list,
             "aws_cidr_problems": cidr_problems,

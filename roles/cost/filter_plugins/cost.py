@@ -1,4 +1,4 @@
-"""Filter that prices what is declared, and the same work in AWS's managed services, by one table."""
+"""Filter that prices what is declared, and the same work in AWS's managed services, from one table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 CENT = Decimal("0.01")
 FROM_MEMORY = "~"
-# Which variables choose a rate of a group, by the role's names for them; no other group has a choice.
+# The variables that choose a rate within a group, by the role's names for them; no other group has a choice.
 CHOSEN_BY = {
     "ec2": {"instance_type": "aws_instance_type"},
     "rds": {"database_instance_type": "aws_database_instance_type"},
@@ -21,8 +21,8 @@ class Price(NamedTuple):
 
     Attributes:
         amount: USD for one unit.
-        unit: What one of it is, such as ``hour``.
-        confirmed: Whether a public copy says so, or the operator.
+        unit: The unit, such as ``hour``.
+        confirmed: Whether a public copy or the operator confirms it.
     """
 
     amount: Decimal
@@ -36,7 +36,7 @@ class Line(NamedTuple):
     Attributes:
         name: What it is.
         detail: How much of it.
-        terms: For each price that it is charged by, the price's name and how many units of it.
+        terms: The prices that it is charged at, each with its name and the number of units.
     """
 
     name: str
@@ -50,13 +50,13 @@ def number(value: object) -> Decimal:
 
 
 def short(value: Decimal) -> str:
-    """Write a number without needless zeros, and with spaces between thousands."""
+    """Format a number without trailing zeros, with spaces between thousands."""
     text = f"{value:,f}".replace(",", " ")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def money(value: Decimal) -> Decimal:
-    """Round USD to cents, as a bill does."""
+    """Round USD to cents, as on a bill."""
     return value.quantize(CENT, ROUND_HALF_UP)
 
 
@@ -64,9 +64,9 @@ def prices_of(table: Mapping[str, Any], region: str, own: Mapping[str, Any]) -> 
     """List the prices of one region.
 
     Args:
-        table: What `files/prices.yml` holds.
-        region: Name of a region of AWS; one that the table lacks has only the operator's own prices.
-        own: The operator's own prices in USD, by name; they win.
+        table: The content of `files/prices.yml`.
+        region: Name of an AWS region; one that the table lacks has only the operator's own prices.
+        own: The operator's own prices in USD, by name; they take precedence.
 
     Returns:
         Prices by name, such as ``ec2/t3.medium``.
@@ -89,11 +89,11 @@ def prices_of(table: Mapping[str, Any], region: str, own: Mapping[str, Any]) -> 
 
 
 def declared_lines(want: Mapping[str, Any], hours: Decimal) -> list[Line]:
-    """List what the platform as declared is charged for.
+    """List what AWS charges for on the platform as declared.
 
     Args:
         want: The role's variables without their prefix.
-        hours: Hours of a month.
+        hours: Hours in a month.
     """
     gibibytes = "{} GiB".format
 
@@ -126,7 +126,7 @@ def declared_lines(want: Mapping[str, Any], hours: Decimal) -> list[Line]:
 
 
 def store_lines(want: Mapping[str, Any]) -> list[Line]:
-    """List what keeping the artifacts and reading them costs, with this platform or with any other."""
+    """List what storing and reading the artifacts costs, on this platform or any other."""
     size, out = number(want["artifact_gigabytes"]), number(want["transfer_gigabytes"])
     lines = [Line("S3 storage", f"{short(size)} GiB", (("s3/standard", size),))]
     for what in ("write", "read"):
@@ -136,11 +136,11 @@ def store_lines(want: Mapping[str, Any]) -> list[Line]:
 
 
 def managed_lines(want: Mapping[str, Any], hours: Decimal) -> dict[str, Line]:
-    """List the managed services of AWS that do a part of the same work.
+    """List the AWS managed services that do part of the same work.
 
     Args:
         want: The role's variables without their prefix.
-        hours: Hours of a month.
+        hours: Hours in a month.
     """
     endpoints, trainings = number(want["endpoints"]), number(want["trainings_per_month"])
     predictions, seconds = number(want["predictions_per_month"]), number(want["prediction_seconds"])
@@ -180,7 +180,7 @@ def managed_lines(want: Mapping[str, Any], hours: Decimal) -> dict[str, Line]:
     }
 
 
-# Which managed services together do what the platform does; the store comes on top.
+# The managed services that together do what the platform does; S3 is added.
 TOGETHER = {
     "all of it, always on": ("endpoints", "tracking", "apprunner", "training"),
     "all of it, paid by use": ("lambda", "app", "apprunner", "training"),
@@ -199,7 +199,7 @@ def priced(line: Line, prices: Mapping[str, Price]) -> dict[str, Any]:
     """Price a line.
 
     Returns:
-        What a template prints; amounts are text, so that no digit gets lost on the way.
+        What a template prints; amounts are text, so that no digit is lost.
     """
     first = prices[line.terms[0][0]]
     return {
@@ -212,7 +212,7 @@ def priced(line: Line, prices: Mapping[str, Price]) -> dict[str, Any]:
 
 
 def add_up(lines: Iterable[Mapping[str, Any]]) -> Decimal:
-    """Add up the amounts as they are printed, so that a reader's own sum is the same."""
+    """Add up the amounts as printed, so that a reader gets the same sum."""
     return sum((Decimal(line["amount"]) for line in lines), Decimal("0.00"))
 
 
@@ -220,14 +220,14 @@ def cost_estimate(table: Mapping[str, Any], want: Mapping[str, Any]) -> dict[str
     """Price a month of what is declared, and of the same work in managed services.
 
     Args:
-        table: What `files/prices.yml` holds.
+        table: The content of `files/prices.yml`.
         want: The role's variables without their prefix.
 
     Returns:
-        ``missing``, prices that the table lacks: each with its name, its unit, the variable that asks for
-        it and the rates that there are. If there are none: ``lines`` and their ``total``; ``managed`` and
-        ``together``, each with how much the platform saves (negative if it is the dearer one); and
-        ``unused``, own prices that nothing asks for. All amounts are in USD for a month.
+        ``missing``, prices that the table lacks: each with its name, its unit, the variable that needs it
+        and the available rates. If there are none: ``lines`` and their ``total``; ``managed`` and
+        ``together``, each with how much the platform saves (negative if it costs more); and ``unused``,
+        own prices that nothing needs. All amounts are in USD per month.
     """
     hours = number(table["hours_per_month"])
     region, own = str(want["region"]), want["prices"]
@@ -264,7 +264,7 @@ def cost_estimate(table: Mapping[str, Any], want: Mapping[str, Any]) -> dict[str
 
 
 def lacking(name: str, table: Mapping[str, Any], want: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a price that the table lacks, for a message."""
+    """Describe a price missing from the table, for a message."""
     group, _, rate = name.partition("/")
     content = table["groups"][group]
     return {
@@ -280,5 +280,5 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name each filter."""
+        """Return each filter by name."""
         return {"cost_estimate": cost_estimate}

@@ -1,6 +1,6 @@
-"""Print as JSON what a host's data volume is and holds; the first argument is JSON with what we look for.
+"""Print as JSON what a host's data volume is and holds; the first argument is JSON with what to look for.
 
-It changes nothing, and only waits a while for a volume that is being attached.
+It changes nothing; it only waits a while for a volume that is being attached.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 DEV = Path("/dev")
 BLOCK = Path("/sys/class/block")
-# A filesystem leaves a little over at the end of its device; volumes grow by whole gigabytes.
+# A filesystem leaves a little unused space at the end of its device; volumes grow by whole gigabytes.
 WORTH_GROWING = 128 << 20
 
 
@@ -26,10 +26,10 @@ def is_block_device(path: Path) -> bool:
 
 
 def find(volume_id: str, device: str) -> Path | None:
-    """Return the device of that path, or of the EBS volume with that id."""
+    """Return the device at that path, or that of the EBS volume with that id."""
     if device:
         return Path(device).resolve() if is_block_device(Path(device)) else None
-    # EBS gives the id, without its hyphen, as the serial number; udev makes a link of it.
+    # The serial number of an EBS volume is its id without the hyphen; udev creates a link from it.
     serial = volume_id.replace("-", "")
     link = DEV / f"disk/by-id/nvme-Amazon_Elastic_Block_Store_{serial}"
     if is_block_device(link):
@@ -37,13 +37,13 @@ def find(volume_id: str, device: str) -> Path | None:
     for file in sorted(BLOCK.glob("*/device/serial")):
         if file.read_text().strip() == serial:
             return DEV / file.parent.parent.name
-    # Instance types without NVMe know the volume by the name alone under which it was attached: /dev/sdf.
+    # Instance types without NVMe know the volume only by the name under which it was attached, /dev/sdf.
     xen = DEV / "xvdf"
     return xen if is_block_device(xen) and not xen.is_symlink() else None
 
 
 def wait_for(volume_id: str, device: str, seconds: int) -> Path | None:
-    """Return the device, as soon as it is there."""
+    """Return the device as soon as it appears, or None after that many seconds."""
     end = time.monotonic() + seconds
     while not (found := find(volume_id, device)) and time.monotonic() < end:
         time.sleep(1)
@@ -51,7 +51,7 @@ def wait_for(volume_id: str, device: str, seconds: int) -> Path | None:
 
 
 def devices() -> list[str]:
-    """Describe the block devices that there are, for a person who looks for one."""
+    """Describe the existing block devices, for a person looking for one."""
     found = []
     for folder in sorted(BLOCK.iterdir()) if BLOCK.exists() else []:
         size = int((folder / "size").read_text()) * 512 / 1e9
@@ -99,14 +99,14 @@ def device_size(device: Path) -> int:
 
 
 def mounts() -> list[tuple[str, str, str]]:
-    """List what is mounted, in order: the numbers of the device, its name, and where."""
+    """List what is mounted, in order: device numbers, device name and mount point."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     halves = [tuple(half.split() for half in line.split(" - ", 1)) for line in lines]
     return [(left[2], right[1], left[4]) for left, right in halves]
 
 
 def has_files(folder: Path) -> bool:
-    """Say whether anything but folders is in a folder."""
+    """Say whether a folder holds anything other than folders."""
     return any(files for _, _, files in os.walk(folder))
 
 
@@ -118,7 +118,7 @@ def fstab_line(place: str) -> str:
 
 
 def look(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return all that the role needs to know."""
+    """Return everything the role needs to know."""
     place, filesystem = settings["mount"], settings["filesystem"]
     device = wait_for(settings["id"], settings["device"], settings["timeout"])
     if not device:

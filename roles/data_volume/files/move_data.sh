@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Moves what is in a folder onto a volume that holds nothing yet; the folder itself stays beside it, under a dated name.
-# Prints that name, and then the units that were stopped, one a line. If anything fails, the folder is as it was, and
-# they run again.
+# Moves a folder's content onto an empty volume; the folder itself is kept in the same place under a dated name.
+# Prints that name, then the units that were stopped, one per line. If anything fails, the folder is unchanged and
+# the units run again.
 # usage: bash -s -- DEVICE FOLDER
 set -euo pipefail
 device=$1 folder=$2
 aside=$folder.before-data-volume-$(date +%Y%m%d-%H%M%S)
 volume=$(mktemp --directory)
-# On the volume, so that an interrupted copy can't be taken for the data.
+# A hidden name on the volume, so that an interrupted copy cannot be mistaken for the data.
 copy=$volume/.copy-under-way
 units=()
 
@@ -28,22 +28,22 @@ fail() {
 }
 
 below=$(findmnt --list --noheadings --output TARGET | awk -v folder="$folder/" 'index($0, folder) == 1')
-if [[ $below ]]; then fail "Something is mounted below the folder $folder, so it can't be moved: ${below//$'\n'/, }"; fi
+if [[ $below ]]; then fail "The folder $folder cannot be moved while something is mounted below it. Unmount: ${below//$'\n'/, }"; fi
 mount "$device" "$volume"
 rm --recursive --force "$copy"
 others=$(find "$volume" -mindepth 1 -maxdepth 1 ! -name lost+found -printf '%f ')
 if [[ $others ]]; then
   fail "Both hold data: the folder $folder on the root disk, and the volume $device ($others). Nothing was changed.
-To go on with the volume's, move the folder out of the way: sudo mv $folder $folder.old
-To go on with the folder's, empty the volume: sudo mount $device /mnt, look at it, save it, remove it, sudo umount /mnt"
+To continue with the volume's data, move the folder out of the way: sudo mv $folder $folder.old
+To continue with the folder's data, empty the volume: sudo mount $device /mnt, save and remove its content, sudo umount /mnt"
 fi
 needed=$(du --summarize --block-size=1M "$folder" | cut --fields=1)
 free=$(df --block-size=1M --output=avail "$volume" | tail --lines=1)
 if ((needed >= free)); then
-  fail "The folder $folder holds $needed MiB, and the volume $device has room for $((free)) MiB: enlarge the volume."
+  fail "The folder $folder holds $needed MiB, but the volume $device has room for $((free)) MiB. Enlarge the volume."
 fi
 
-# Units that name the folder write into it; those of a template are its instances.
+# Units that refer to the folder write into it; those of a template are its instances.
 while read -r file; do
   name=$(basename "$file")
   while read -r unit _; do units+=("$unit"); done \
@@ -53,7 +53,7 @@ if ((${#units[@]})); then systemctl stop "${units[@]}"; fi
 
 cp --archive "$folder" "$copy"
 diff --recursive --no-dereference "$folder" "$copy" >&2 || fail "The copy of $folder differs, as shown above."
-# The volume first: with both in place the next run asks; with neither it would begin anew.
+# The volume first: if both hold data, the next run asks; if neither did, it would start over.
 find "$copy" -mindepth 1 -maxdepth 1 -exec mv --target-directory="$volume" {} +
 chown --reference="$folder" "$volume"
 chmod --reference="$folder" "$volume"

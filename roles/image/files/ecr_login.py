@@ -13,7 +13,7 @@ REGISTRY = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amaz
 
 
 def login(registry: str) -> dict[str, str]:
-    """Ask AWS for a user and a password that work for twelve hours.
+    """Ask AWS for a user name and a password that are valid for twelve hours.
 
     Args:
         registry: Host name of the registry.
@@ -22,13 +22,14 @@ def login(registry: str) -> dict[str, str]:
         The answer of Docker's credential helper protocol.
 
     Raises:
-        ValueError: This is not a registry of Amazon's.
+        ValueError: This is not an Amazon ECR registry.
         BotoCoreError: There are no credentials, or AWS cannot be reached.
         ClientError: AWS refused.
     """
     match = REGISTRY.fullmatch(registry)
     if not match:
-        raise ValueError(f"{registry} is not an address like 123456789012.dkr.ecr.eu-central-1.amazonaws.com")
+        wanted = "an address such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+        raise ValueError(f"Expected {wanted}; got {registry}")
     answer = boto3.client("ecr", region_name=match["region"]).get_authorization_token()
     token = base64.b64decode(answer["authorizationData"][0]["authorizationToken"]).decode()
     user, _, password = token.partition(":")
@@ -36,13 +37,13 @@ def login(registry: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Answer `get`, the one request that reads; there is nothing to store or to erase."""
+    """Answer `get`, the only request that reads; there is nothing to store or erase."""
     if sys.argv[1:] != ["get"]:
         return
     try:
         print(json.dumps(login(sys.stdin.readline().strip())))
     except (ValueError, BotoCoreError, ClientError) as error:
-        print(error)  # the protocol wants it on the standard output
+        print(error)  # on standard output, as the protocol requires
         sys.exit(1)
 
 

@@ -1,8 +1,8 @@
-"""Look at the host for `status` and print as JSON what is there. Needs Python's standard library only.
+"""Look at the host for `status` and print the findings as JSON. Needs only Python's standard library.
 
 The first argument is a JSON object with the settings. Nothing is changed, and nothing fails because something
-is broken: what cannot be read is empty or says why. A host that only works for trainings is given its unit's
-image alone, and only units are looked at there.
+is broken: what cannot be read is empty or says why. A worker is given only the image of its unit, and only
+its units are looked at.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 MLFLOW_SECONDS = 4
-# Not ExecStart: MLflow's has empty lines, which part the units.
+# Not ExecStart: MLflow's has empty lines, which separate the units.
 SHOWN = "Id,LoadState,ActiveState,Result,NRestarts,StateChangeTimestampMonotonic,FragmentPath"
 OF_A_TRAINING = "tags.`mlstack.training` LIKE '{}'"
 
 
 def run(*command: str) -> str:
-    """Run a command and return what it printed, also if it failed; nothing if it cannot run or hangs."""
+    """Run a command and return its output, even if it failed; nothing if it cannot run or hangs."""
     words = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=8, check=False, env=words)  # noqa: S603
@@ -46,7 +46,7 @@ def read(path: str | Path) -> str:
 
 
 def loaded(text: str) -> Any:  # noqa: ANN401 (JSON is of any type)
-    """Parse JSON; None if it is none."""
+    """Parse JSON; None if it is invalid."""
     try:
         return json.loads(text)
     except ValueError:
@@ -60,7 +60,7 @@ def pairs(text: str, sign: str) -> dict[str, str]:
 
 
 def span(seconds: float) -> str:
-    """Say how long a time is, in the unit that fits."""
+    """Format a duration in a suitable unit."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -68,12 +68,12 @@ def span(seconds: float) -> str:
 
 
 def since(milliseconds: float) -> str:
-    """Say how long ago something was that MLflow has a time of."""
+    """Say how long ago one of MLflow's timestamps was."""
     return span(time.time() - milliseconds / 1000)
 
 
 class Units:
-    """What systemd and Docker know of our units.
+    """What systemd and Docker know about our units.
 
     Args:
         images: For each unit, without its instance, the name of its image.
@@ -84,7 +84,7 @@ class Units:
         self.containers: dict[str, dict[str, Any]] = {}
 
     def all(self) -> list[dict[str, Any]]:
-        """Describe each unit; of the trainer's instances the one that changed last."""
+        """Describe each unit; of the trainer's instances only the one that changed last."""
         names = ["docker.service", *(f"{name}.service" for name in self.images if name != "trainer")]
         shown = run("systemctl", "show", f"--property={SHOWN}", *names, "trainer@manual.service", "trainer@*")
         blocks = [pairs(block, "=") for block in shown.split("\n\n") if block.strip()]
@@ -120,30 +120,30 @@ def container_of(unit: str) -> str:
 
 
 def next_training() -> str:
-    """Return when the timer goes off next; nothing if there is none."""
+    """Return when the timer fires next; nothing if there is none."""
     shown = run("systemctl", "show", "--property=NextElapseUSecRealtime", "--value", "trainer.timer")
     return shown.strip()
 
 
 def memory_in_use(container: str) -> int:
-    """Return the bytes that a container holds, as `docker stats` counts, which itself takes two seconds."""
+    """Return the bytes a container uses, as counted by `docker stats`, which itself takes two seconds."""
     address = f"http://docker/containers/{container}/stats?stream=false&one-shot=true"
     found = loaded(run("curl", "--silent", "--unix-socket", "/run/docker.sock", address)) or {}
     memory = found.get("memory_stats") or {}
     parts = memory.get("stats") or {}
-    # The file cache that it can give up: of control groups version 1, or 2.
+    # The reclaimable file cache: of control groups version 1, or 2.
     cache = parts.get("total_inactive_file", parts.get("inactive_file", 0))
     return max(int(memory.get("usage", 0)) - int(cache), 0)
 
 
 def connected(port: int) -> dict[str, Any]:
-    """Count the processes that are connected to the scheduler of trainings, by the name of their host.
+    """Count the processes connected to the Dask scheduler, by the name of their host.
 
     Args:
-        port: The port of its pages on this host; 0 if there is no scheduler.
+        port: The scheduler's HTTP port on this host; 0 if there is no scheduler.
 
     Returns:
-        The `processes`, and as `problem` why they cannot be counted.
+        The `processes`, and in `problem` why they cannot be counted.
     """
     found: dict[str, Any] = {"processes": {}, "problem": ""}
     if not port:
@@ -158,7 +158,7 @@ def connected(port: int) -> dict[str, Any]:
 
 
 class MLflow:
-    """What MLflow knows of models and trainings.
+    """What MLflow knows about models and trainings.
 
     Args:
         port: Its port on this host.
@@ -176,7 +176,7 @@ class MLflow:
             return dict(json.load(answer))
 
     def all(self) -> dict[str, Any]:
-        """Describe the server, its models and the last training; `problem` says why that cannot be."""
+        """Describe the server, its models and the last training; `problem` says why that failed."""
         found: dict[str, Any] = {"version": "", "models": [], "training": {}, "problem": ""}
         try:
             with urllib.request.urlopen(f"{self.url}/version", timeout=MLFLOW_SECONDS) as answer:  # noqa: S310
@@ -229,7 +229,7 @@ class MLflow:
         }
 
     def runs(self, experiments: list[str], training: str, most: int) -> list[dict[str, Any]]:
-        """Return runs of trainings whose name is like this, the newest first."""
+        """Return the runs of trainings whose name matches the pattern, newest first."""
         found = self.ask(
             "runs/search",
             experiment_ids=experiments,
@@ -275,7 +275,7 @@ def memory() -> dict[str, float]:
 
 
 def backup(folder: str) -> dict[str, str]:
-    """Describe the newest entry of the folder of backups; nothing if there is none."""
+    """Describe the newest entry in the backup folder; nothing if there is none."""
     try:
         newest = max(os.scandir(folder), key=lambda entry: entry.stat().st_mtime, default=None)
     except OSError:
@@ -284,21 +284,21 @@ def backup(folder: str) -> dict[str, str]:
 
 
 def updates() -> dict[str, Any]:
-    """Say how many security updates wait, by the package lists on the host, and whether to reboot."""
+    """Count pending security updates, by the host's package lists, and say whether a reboot is required."""
     lists = any(Path("/var/lib/apt/lists").glob("*_InRelease"))
     planned = run("apt-get", "--simulate", "--quiet", "dist-upgrade") if lists else ""
     return {"security": security_updates(planned), "reboot": Path("/run/reboot-required").exists()}
 
 
 def security_updates(simulated: str) -> int | None:
-    """Count the packages from a security archive in what apt-get would do; None if it did not say."""
+    """Count the packages from a security archive in apt-get's simulation; None if it did not finish."""
     if " upgraded, " not in simulated:
         return None
     return len(re.findall(r"^Inst .*-security", simulated, flags=re.MULTILINE | re.IGNORECASE))
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is below the containers."""
+    """Return the versions of what runs below the containers, and the uptime."""
     system = pairs(read("/etc/os-release"), "=")
     name = system.get("PRETTY_NAME", "").strip('"')
     engine = loaded(run("docker", "version", "--format", "{{json .Server}}")) or {}
@@ -311,7 +311,7 @@ def versions() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print what is there."""
+    """Print the findings."""
     settings = json.loads(sys.argv[1])
     looks: dict[str, Callable[[], Any]] = {"units": lambda: Units(settings["images"]).all()}
     if "mlflow_port" in settings:

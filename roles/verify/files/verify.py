@@ -1,7 +1,7 @@
-"""The checks that `verify` runs on the host. Needs Python's standard library only.
+"""The checks that `verify` runs on the host. Needs only Python's standard library.
 
 The first argument is a JSON object with the settings; standard output is a JSON list of checks, each with
-`title`, `state` (passed, failed or pending), `detail`, and the `unit` whose journal may say more.
+`title`, `state` (passed, failed or pending), `detail`, and the `unit` whose journal may tell more.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-# A worker's further processes begin after the one that its unit waits for.
+# A worker's other processes start after the one that its unit waits for.
 WORKER_SECONDS = 60
 
-# Runs in the MLflow container, past the server, with the rights that the server has.
+# Runs in the MLflow container, bypassing the server, with the server's permissions.
 FIND_IN_STORE = """
 import sys, urllib.parse
 url = urllib.parse.urlsplit(sys.argv[1])
@@ -33,7 +33,7 @@ else:
 sys.stdout.buffer.write(found)
 """
 
-# Runs in the MLflow container, past the server, with the server's own settings.
+# Runs in the MLflow container, bypassing the server, with the server's own settings.
 ASK_DATABASE = """
 import os, sqlalchemy
 engine = sqlalchemy.create_engine(os.environ["MLFLOW_BACKEND_STORE_URI"])
@@ -59,7 +59,7 @@ print("\\n".join(metric.label + " " + metric.value for metric in app.metric))
 """
 
 
-# The REST service looks for new champions every few seconds, and a training may have promoted one just now.
+# The REST service looks for new champions every few seconds, and a training may have just promoted one.
 FOLLOW_SECONDS = 15
 
 
@@ -78,7 +78,7 @@ def require(condition: object, message: str) -> None:
 
 
 def run(*command: str, text: str | None = None) -> str:
-    """Run a command and return what it printed; its last lines are in the error if it fails."""
+    """Run a command and return its output; if it fails, the error has its last lines."""
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
     if done.returncode != 0:
         raise CheckFailed("\n".join((done.stderr or done.stdout).strip().splitlines()[-10:]))
@@ -86,7 +86,7 @@ def run(*command: str, text: str | None = None) -> str:
 
 
 def request(url: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """Send an HTTP request and return status and body, also of a refusal."""
+    """Send an HTTP request and return status and body, whatever the status."""
     message = urllib.request.Request(url, data=body, method=method, headers=headers)  # noqa: S310
     try:
         with urllib.request.urlopen(message, timeout=30) as answer:  # noqa: S310
@@ -114,14 +114,14 @@ class Checks:
             body=json.dumps(body).encode(),
             **{"Content-Type": "application/json"},
         )
-        require(status == 200, f"{path} answered {status}: {answer[:300]!r}")
+        require(status == 200, f"{path}: expected status 200, got {status}: {answer[:300]!r}")
         return dict(json.loads(answer))
 
     def service_runs(self, unit: str) -> str:
         """Its unit is active and starts at boot."""
         run("systemctl", "is-enabled", "--quiet", unit)
         state = run("systemctl", "show", "--property=ActiveState,SubState", "--value", unit).split()
-        require(state == ["active", "running"], f"{unit} is {' '.join(state)}")
+        require(state == ["active", "running"], f"expected active running, got {' '.join(state)}")
         return "active, enabled"
 
     def container_is_closed(self, name: str) -> str:
@@ -143,7 +143,7 @@ class Checks:
         return f"{host['Memory'] >> 20} MiB, {host['NanoCpus'] / 1e9:g} cpu, {host['PidsLimit']} pids"
 
     def names_answer(self) -> str:
-        """The API answers through every name that clients use, and to no other."""
+        """The API answers to every name that clients use, and to no other."""
         ports = sorted({self.settings["mlflow_port"], self.settings["mlflow_public_port"]})
         hosts = [f"{name}:{port}" for name in self.settings["mlflow_names"] for port in ports]
         for host in hosts:
@@ -153,7 +153,7 @@ class Checks:
         return ", ".join(hosts)
 
     def expect_status(self, host: str, origin: str, expected: int) -> None:
-        """Check how a search of experiments is answered to a Host and a browser's Origin."""
+        """Check the status of an experiment search with this Host and this browser Origin."""
         headers = {"Host": host, "Content-Type": "application/json"} | ({"Origin": origin} if origin else {})
         url = f"{self.mlflow}/api/2.0/mlflow/experiments/search"
         status, answer = request(url, method="POST", body=b'{"max_results": 1}', **headers)
@@ -164,12 +164,12 @@ class Checks:
         )
 
     def database_answers(self) -> str:
-        """Metadata are in the database that is set, and it answers."""
+        """Metadata is in the configured database, which answers."""
         backend, place, runs, tls = run(
             "docker", "exec", "mlflow", "python3", "-W", "ignore", "-c", ASK_DATABASE
         ).split("|")
         wanted = self.settings["backend"]
-        require(backend == wanted, f"the server runs on {backend}, and mlflow_backend is {wanted}")
+        require(backend == wanted, f"expected mlflow_backend = {wanted}, but the server runs on {backend}")
         return f"{backend} {place}, {runs} runs" + (f", {tls}" if backend == "postgresql" else "")
 
     def artifact_round_trip(self) -> str:
@@ -179,17 +179,18 @@ class Checks:
         url = f"{self.mlflow}/api/2.0/mlflow-artifacts/artifacts/{name}"
         store = "/data/artifacts" if self.settings["artifacts"] == "local" else self.settings["artifacts"]
         status, answer = request(url, method="PUT", body=content)
-        require(status == 200, f"writing it was answered {status}: {answer[:300]!r}")
+        require(status == 200, f"writing: expected status 200, got {status}: {answer[:300]!r}")
         try:
             found = run("docker", "exec", "-i", "mlflow", "python3", "-c", FIND_IN_STORE, f"{store}/{name}")
-            require(found.encode() == content, f"{store}/{name} holds something else")
+            require(found.encode() == content, f"{store}/{name}: expected {content!r}, got {found[:300]!r}")
             status, answer = request(url)
             require(
-                (status, answer) == (200, content), f"reading it back was answered {status}: {answer[:300]!r}"
+                (status, answer) == (200, content),
+                f"reading back: expected status 200 and {content!r}, got {status}: {answer[:300]!r}",
             )
         finally:
             status, _ = request(url, method="DELETE")
-        require(status == 200, f"deleting it was answered {status}")
+        require(status == 200, f"deleting: expected status 200, got {status}")
         return f"{store}/{name}"
 
     def training_has_run(self) -> str:
@@ -210,7 +211,7 @@ class Checks:
             "max_results": 1000,
         }
         runs = self.api("runs/search", query).get("runs", [])
-        require(runs, "there are champions, but no finished run")
+        require(runs, "expected finished runs for the champions, found none")
         listed = ", ".join(f"{name} v{version}" for name, version in sorted(self.champions.items()))
         return f"{len(runs)} finished runs; champions: {listed}"
 
@@ -220,30 +221,30 @@ class Checks:
         deadline = time.monotonic() + WORKER_SECONDS
         while True:
             status, answer = request(f"{self.scheduler}/json/identity.json")
-            require(status == 200, f"the scheduler answered {status}: {answer[:300]!r}")
+            require(status == 200, f"the scheduler: expected status 200, got {status}: {answer[:300]!r}")
             workers = json.loads(answer)["workers"].values()
             found = Counter(str(worker["name"]).split()[0] for worker in workers)
             short = [host for host in wanted if found[host] < wanted[host]]
             if not short:
                 return ", ".join(f"{host} {found[host]}" for host in wanted)
-            told = ", ".join(f"{host} with {found[host]} of {wanted[host]}" for host in short)
+            told = ", ".join(f"{host} has {found[host]} of {wanted[host]}" for host in short)
             require(
                 time.monotonic() < deadline,
-                f"{told} processes. The reason is on that host: sudo journalctl -u dask-worker -n 50",
+                f"{told} processes connected. To see why, type there: sudo journalctl -u dask-worker -n 50",
             )
             time.sleep(1)
 
     def api_get(self, path: str) -> dict[str, Any]:
         """Read from MLflow's REST API."""
         status, answer = request(f"{self.mlflow}/api/2.0/mlflow/{path}")
-        require(status == 200, f"{path} answered {status}: {answer[:300]!r}")
+        require(status == 200, f"{path}: expected status 200, got {status}: {answer[:300]!r}")
         return dict(json.loads(answer))
 
     def app_answers(self) -> str:
         """The app's page answers."""
         for path in ("/", "/_stcore/health"):
             status, _ = request(self.app + path)
-            require(status == 200, f"{path} answered {status}")
+            require(status == 200, f"{path}: expected status 200, got {status}")
         return self.app
 
     def app_predicts(self) -> str:
@@ -253,7 +254,7 @@ class Checks:
         return run("docker", "exec", "-i", "streamlit", "python3", "-W", "ignore", "-", text=USE_THE_APP)
 
     def rest_answers(self) -> str:
-        """The REST service is well, and serves every champion."""
+        """The REST service is healthy and serves every champion."""
         for _ in range(FOLLOW_SECONDS):
             status, answer = request(f"{self.rest}/health")
             health = json.loads(answer) if answer.startswith(b"{") else {"status": answer[:300], "models": {}}
@@ -261,10 +262,10 @@ class Checks:
             if health["status"] in {"ok", "empty"} and served == self.champions:
                 return f"{self.rest}, {len(served)} models"
             time.sleep(1)
-        raise CheckFailed(f"/health answered {status}, and not all champions: {answer[:600].decode()}")
+        raise CheckFailed(f"/health: expected every champion, got {status}: {answer[:600].decode()}")
 
     def rest_predicts(self) -> str:
-        """The REST service predicts from a champion's own example."""
+        """The REST service predicts for a champion's own example."""
         if not self.champions:
             raise Pending("there is no champion to predict with yet")
         name = min(self.champions)
@@ -277,12 +278,12 @@ class Checks:
             body=json.dumps(asked).encode(),
             **{"Content-Type": "application/json"},
         )
-        require(status == 200, f"{path} answered {status}: {answer[:300]!r}")
+        require(status == 200, f"{path}: expected status 200, got {status}: {answer[:300]!r}")
         answered = json.loads(answer)
         return f"{name} v{answered['model']['version']}: {answered['predictions'][0]}"
 
     def all(self) -> Iterator[tuple[str, str, Callable[[], str]]]:
-        """Yield each check: title, unit whose journal may say more, and what to call."""
+        """Yield each check: title, unit whose journal may tell more, and what to call."""
         for unit in self.settings["containers"]:
             for check in (self.service_runs, self.container_is_closed):
                 yield f"{unit}: {check.__doc__}", unit, partial(check, unit)
@@ -298,7 +299,7 @@ class Checks:
 
 
 def main() -> None:
-    """Run all checks, also after one that failed, and print what came of each."""
+    """Run all checks, even after one has failed, and print the result of each."""
     results = []
     for title, unit, check in Checks(json.loads(sys.argv[1])).all():
         result = {"title": title.rstrip("."), "unit": unit}
