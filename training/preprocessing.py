@@ -4,22 +4,17 @@ It is made only of what scikit-learn, pandas and numpy ship: whoever loads a mod
 client of MLflow, needs nothing of this package.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sklearn.base import BaseEstimator
-
-    from training.schema import Schema
+from training.schema import Schema
 
 # Rarer levels share one feature, and so do levels that weren't there when the model was fitted.
 _LEVEL_ROWS = 5

@@ -11,49 +11,31 @@ promotion adds to it and a rollback takes away, so that a second rollback goes f
 Only client calls with explicit ids, as in tracking.py.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
-import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import mlflow.artifacts
-import mlflow.pyfunc
-import mlflow.sklearn
-import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 
 from serving.contract import CHALLENGER, CHAMPION
-from training.problem import did_you_mean
-from training.promotion import Contender
-from training.scoring import Predictions, predict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-    from mlflow.entities.model_registry import ModelVersion
-
-    from training.evaluation import ModelResult
-    from training.problem import Problem
-    from training.promotion import Decision
+from training.gate import Contender, Decision
+from training.problem import Problem
+from training.refusals import UsageError, did_you_mean
+from training.results import Result
 
 _HISTORY = "champion_history"
 _REMEMBERED = 100  # champions in the history: a tag has a limited length
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
-class RegistryError(Exception):
-    """A model or version that isn't there or can't be moved to; the message says what there is."""
-
-
-class ChampionError(Exception):
-    """A version that can't be asked for predictions; the message says why."""
+class RegistryError(UsageError):
+    """A model or version that isn't there or can't be moved to; the message lists those that are."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +133,7 @@ class Registry:
             {str(v.version): v for v in sorted(versions, key=lambda v: -int(v.version))},
         )
 
-    def register(self, problem: Problem, result: ModelResult, run_id: str, model_id: str) -> str:
+    def register(self, problem: Problem, result: Result, run_id: str, model_id: str) -> str:
         """Make a logged model the newest version of the problem's registered model, and its challenger.
 
         Returns:
@@ -172,7 +154,7 @@ class Registry:
             "cv_score": repr(result.mean),
             "cv_std": repr(result.std),
             "holdout_score": repr(result.holdout_score),
-            "model": result.model,
+            "model": result.algorithm,
             "data_digest": result.data_digest,
             "code_version": self._code_version,
         }
@@ -192,33 +174,23 @@ class Registry:
             raise
         return str(version.version)
 
-    def predictions_of(self, name: str, version: str, x: pd.DataFrame) -> Predictions:
-        """Load a version and ask it. Nothing of it stays on the disk.
+    def download(self, name: str, version: str, folder: Path) -> Path:
+        """Fetch a version's files, wherever MLflow keeps them.
 
         Args:
             name: The registered model.
             version: Its version number.
-            x: Rows with at least the columns that the model takes.
+            folder: Where to; it must exist.
+
+        Returns:
+            The model's folder.
 
         Raises:
-            ChampionError: It can't be loaded, lacks columns, or fails on these rows.
+            MlflowException: There is no such version, or its files can't be reached.
         """
-        try:
-            with tempfile.TemporaryDirectory(prefix="mlstack-") as folder:
-                # Not by models:/..., which MLflow would look up at the process's own tracking URI.
-                place = self._client.get_model_version_download_uri(name, version)
-                path = mlflow.artifacts.download_artifacts(place, dst_path=folder, tracking_uri=self._uri)
-                model = Model.load(path)
-                rows = x[_columns(model, x)]
-                if "sklearn" in model.flavors:
-                    return predict(mlflow.sklearn.load_model(path), rows)
-                labels = np.asarray(mlflow.pyfunc.load_model(path).predict(rows)).reshape(len(rows))
-                return Predictions(labels if labels.dtype.kind in "fiu" else labels.astype(str))
-        except ChampionError:
-            raise
-        except Exception as error:  # whatever a model raises is why it can't be asked
-            said = " ".join(str(error).split())[:300]
-            raise ChampionError(f"it can't be loaded or asked ({type(error).__name__}: {said})") from error
+        # Not by models:/..., which MLflow would look up at the process's own tracking URI.
+        place = self._client.get_model_version_download_uri(name, version)
+        return Path(mlflow.artifacts.download_artifacts(place, dst_path=str(folder), tracking_uri=self._uri))
 
     def record(self, name: str, version: str, decision: Decision) -> None:
         """Write the gate's decision on a version: tags for programs, the description for people."""
@@ -311,19 +283,6 @@ def listing(model: Registered) -> str:
             f"\n  {number:>4}  {made}  {tags.get('model', 'unknown'):<24}  {score:<36}  {aliases}".rstrip()
         )
     return f"It has{''.join(lines)}" if lines else "It has none"
-
-
-def _columns(model: Model, x: pd.DataFrame) -> list[str]:
-    """Return the columns that a model takes, in its order."""
-    schema = model.signature.inputs if model.signature else None
-    if schema is None or not schema.has_input_names():
-        return list(x.columns)
-    optional = set(schema.optional_input_names())
-    missing = [name for name in schema.input_names() if name not in x.columns and name not in optional]
-    if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise ChampionError(f"it takes columns that the data no longer have: {shown}")
-    return [name for name in schema.input_names() if name in x.columns]
 
 
 def _record(by: str, reason: str) -> dict[str, str]:

@@ -9,16 +9,17 @@ import pytest
 from rich.console import Console
 
 from training import console as out
-from training.scoring import Interval
-from training.workers import Job, Pulse
+from training import leaderboard
+from training.fits import Job, Pulse
+from training.judging import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.evaluation import ModelResult
     from training.problem import Problem
+    from training.results import Result
 
-    Make = Callable[..., ModelResult]
+    Make = Callable[..., Result]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_leaderboard_ranks_marks_and_hides_nothing(make_result: Make, problems: 
     ]
     text = io.StringIO()
     Console(file=text, width=out.WIDTH, markup=False).print(
-        out.leaderboard(problems["breast_cancer"], results, "knn", "champion")
+        leaderboard.table(problems["breast_cancer"], results, "knn", "champion")
     )
     lines = text.getvalue().splitlines()
     rows = [line.split() for line in lines if line.strip()]
@@ -62,12 +63,15 @@ def test_leaderboard_ranks_marks_and_hides_nothing(make_result: Make, problems: 
     assert rows[6][-1] == "FAILED"
     assert max(map(len, lines)) <= out.WIDTH
     assert "0.9500 ± 0.0000" in text.getvalue()
-    assert out.notes(results) == ["failed: mlp (ValueError: [bold] reason)", "warned: knn (UserWarning: hm)"]
+    assert leaderboard.notes(results) == [
+        "failed: mlp (ValueError: [bold] reason)",
+        "warned: knn (UserWarning: hm)",
+    ]
 
 
 def test_lower_is_better_ranks_upwards(make_result: Make, problems: dict[str, Problem]) -> None:
     results = [make_result("a", 60.0), make_result("b", 50.0)]
-    assert [r.model for r in out.ranked(results, problems["diabetes"].scoring)] == ["b", "a"]
+    assert [r.algorithm for r in leaderboard.ranked(results, problems["diabetes"].scoring)] == ["b", "a"]
 
 
 def test_pulse_names_what_runs_and_how_long_it_takes(problems: dict[str, Problem]) -> None:
@@ -89,7 +93,7 @@ def test_rows_for_programs_hold_every_model_and_no_nan(
         make_result("svc", 0.9, holdout={"roc_auc": Interval(0.8, 0.7, 0.9)}, holdout_score=0.8),
         make_result("mlp", status="skipped", fold_scores=(), error="too many rows"),
     ]
-    first, second = out.rows(problems["breast_cancer"], results)
+    first, second = leaderboard.rows(problems["breast_cancer"], results)
     assert (first["rank"], first["model"], first["cv_roc_auc"]) == (1, "svc", 0.9)
     assert (first["holdout_roc_auc_low"], first["holdout_roc_auc_high"]) == (0.7, 0.9)
     assert (second["rank"], second["status"], second["error"]) == (None, "skipped", "too many rows")
