@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from serving import model as serving_model
+from serving.contract import VersionTag
+from serving.errors import ModelUnusableError
 from serving.signature import Signature
 from training import gate
 from training.course import Course, Outcome
@@ -44,7 +46,7 @@ def challenge(registry: Registry, course: Course) -> Outcome:
     winner = gate.challenger(course.results, problem.scoring)
     if isinstance(winner, str):
         text = f"nothing registered: {winner}"
-        return Outcome(text, version=held, tags={"gate_decision": "none", "promotion": winner})
+        return Outcome(text, version=held, tags={VersionTag.GATE_DECISION: "none", VersionTag.REASON: winner})
     logged = course.logged[winner.algorithm]
     version = registry.register(problem, winner, logged.run_id, logged.model_id)
     if champion is not None:
@@ -56,7 +58,7 @@ def challenge(registry: Registry, course: Course) -> Outcome:
     contender = Contender(version, winner.algorithm, data.digest, course.predictions[winner.algorithm])
     decision = gate.decide(problem, contender, champion, data.y_test)
     registry.record(problem.name, version, decision)
-    tags = {**decision.numbers, "promotion": decision.reason, "mlstack.version": version}
+    tags = {**decision.numbers, VersionTag.REASON: decision.reason, "mlstack.version": version}
     if decision.action == "keep":
         return Outcome(f"champion kept: {decision.reason}", "challenger", winner.algorithm, held, tags)
     registry.promote(problem.name, version, by="gate", reason=decision.reason)
@@ -84,8 +86,8 @@ def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Predict
             return predict(champion.estimator, x[_columns(champion.signature, x)])
     except ChampionError:
         raise
-    except serving_model.ModelUnusableError as error:
-        raise ChampionError(f"it can't be loaded: {error}") from error
+    except ModelUnusableError as error:
+        raise ChampionError(f"it can't be loaded: {str(error).removesuffix('.')}") from error
     except Exception as error:  # whatever a model raises is why it can't be asked
         said = " ".join(str(error).split())[:300]
         raise ChampionError(f"it can't be loaded or asked ({type(error).__name__}: {said})") from error

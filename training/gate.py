@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from serving.contract import VersionTag
 from training.algorithms import BASELINE
 from training.console import number
 from training.judging import paired_improvement, score
@@ -127,8 +128,8 @@ def _compare(
     numbers = {
         **numbers,
         "gate_champion": repr(held),
-        "gate_improvement": repr(improvement),
-        "gate_confidence": f"{confidence:.4f}",
+        VersionTag.GATE_IMPROVEMENT: repr(improvement),
+        VersionTag.GATE_CONFIDENCE: f"{confidence:.4f}",
     }
     scores = f"{metric.label} {number(value)} against {number(held, value)} on {len(actual)} holdout rows"
     if one.data_digest != other.data_digest:
@@ -167,7 +168,7 @@ def _by_policy(
 
 
 def _decision(action: Literal["promote", "keep"], reason: str, numbers: Mapping[str, str]) -> Decision:
-    return Decision(action, reason, {**numbers, "gate_decision": action})
+    return Decision(action, reason, {**numbers, VersionTag.GATE_DECISION: action})
 
 
 def _predictions(contender: Contender) -> Predictions:

@@ -6,6 +6,8 @@ Written down rather than asked of scikit-learn, whose import takes longer than t
 from dataclasses import dataclass
 from typing import Literal
 
+from serving.contract import metric_direction, metric_label
+
 Task = Literal["classification", "regression"]
 
 
@@ -28,7 +30,7 @@ class Metric:
     @property
     def direction(self) -> str:
         """Which way is better, in words."""
-        return "higher is better" if self.greater_is_better else "lower is better"
+        return metric_direction(self.scorer)
 
     def better(self, one: float, other: float) -> bool:
         """Whether ``one`` is a better natural value than ``other``."""
@@ -63,17 +65,11 @@ _BINARY_ONLY = {
     "recall",
     "roc_auc",
 }
-_LABELS = {
-    "neg_root_mean_squared_error": "rmse",
-    "neg_mean_absolute_error": "mae",
-    "neg_median_absolute_error": "median_ae",
-    "neg_mean_absolute_percentage_error": "mape",
-}
 METRICS: dict[Task, tuple[Metric, ...]] = {
     task: tuple(
         Metric(
             scorer=scorer,
-            label=_LABELS.get(scorer, scorer.removeprefix("neg_")),
+            label=metric_label(scorer),
             greater_is_better=not scorer.startswith("neg_"),
             binary_only=scorer in _BINARY_ONLY,
         )

@@ -24,7 +24,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from sklearn.base import BaseEstimator
 
-from serving.contract import TRUSTED_TYPES
+from serving.contract import PLOTS, TRUSTED_TYPES
 from training import profile
 from training.data import Data, some_rows
 from training.problem import Problem
@@ -34,7 +34,7 @@ from training.results import Evaluation, Result
 # package's list of files, which takes as long as a small training.
 vars(mlflow.utils.environment)["warn_dependency_requirement_mismatches"] = lambda _requirements: None
 
-MODEL, PLOTS, SEARCH, RECORD = "model", "plots", "search.json", "record.json"
+MODEL, SEARCH, RECORD = "model", "search.json", "record.json"
 _EXAMPLE_ROWS = 5
 _RUNTIME = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "scipy", "skops")
 

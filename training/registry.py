@@ -23,13 +23,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from serving.contract import CHALLENGER, CHAMPION
+from serving.contract import CHALLENGER, CHAMPION, ModelTag, VersionTag
 from training.gate import Contender, Decision
 from training.problem import Problem
 from training.refusals import UsageError, did_you_mean
 from training.results import Result
 
-_HISTORY = "champion_history"
 _REMEMBERED = 100  # champions in the history: a tag has a limited length
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
@@ -66,7 +65,7 @@ class Registered:
     def describe(self, version: str) -> str:
         """Name a version for people; ``none`` where there is none."""
         known = self.versions.get(version)
-        name = known.tags.get("model", "unknown") if known else "deleted"
+        name = known.tags.get(VersionTag.ALGORITHM, "unknown") if known else "deleted"
         return f"version {version} ({name})" if version else "none"
 
 
@@ -111,7 +110,11 @@ class Registry:
                 return None
             raise
         tags = version.tags
-        return Contender(str(version.version), tags.get("model", "unknown"), tags.get("data_digest", ""))
+        return Contender(
+            str(version.version),
+            tags.get(VersionTag.ALGORITHM, "unknown"),
+            tags.get(VersionTag.DATA_DIGEST, ""),
+        )
 
     def find(self, name: str) -> Registered:
         """Return a registered model with its versions.
@@ -129,7 +132,7 @@ class Registry:
         return Registered(
             name,
             {alias: str(version) for alias, version in model.aliases.items()},
-            tuple(model.tags.get(_HISTORY, "").split()),
+            tuple(model.tags.get(ModelTag.HISTORY, "").split()),
             {str(v.version): v for v in sorted(versions, key=lambda v: -int(v.version))},
         )
 
@@ -149,14 +152,14 @@ class Registry:
                 raise
             self._client.update_registered_model(problem.name, problem.description)
         tags = {
-            "task": problem.task,
-            "metric": problem.metric,
-            "cv_score": repr(result.mean),
-            "cv_std": repr(result.std),
-            "holdout_score": repr(result.holdout_score),
-            "model": result.algorithm,
-            "data_digest": result.data_digest,
-            "code_version": self._code_version,
+            VersionTag.TASK: problem.task,
+            VersionTag.METRIC: problem.metric,
+            VersionTag.CV_SCORE: repr(result.mean),
+            VersionTag.CV_STD: repr(result.std),
+            VersionTag.HOLDOUT_SCORE: repr(result.holdout_score),
+            VersionTag.ALGORITHM: result.algorithm,
+            VersionTag.DATA_DIGEST: result.data_digest,
+            VersionTag.CODE_VERSION: self._code_version,
         }
         version = self._client.create_model_version(
             problem.name,
@@ -194,7 +197,11 @@ class Registry:
 
     def record(self, name: str, version: str, decision: Decision) -> None:
         """Write the gate's decision on a version: tags for programs, the description for people."""
-        self._tag(name, version, {**decision.numbers, "gate_at": _now(), "promotion": decision.reason})
+        self._tag(
+            name,
+            version,
+            {**decision.numbers, VersionTag.GATE_AT: _now(), VersionTag.REASON: decision.reason},
+        )
         self._client.update_model_version(name, version, decision.reason)
 
     def promote(self, name: str, version: str | None, *, by: str, reason: str) -> Move:
@@ -225,7 +232,7 @@ class Registry:
             history = [*before.history]
             if before.champion and history[-1:] != [before.champion]:
                 history.append(before.champion)  # other hands than ours made it champion
-            tags = {**_record(by, reason), "previous_champion": before.champion or "none"}
+            tags = {**_record(by, reason), VersionTag.PREVIOUS_CHAMPION: before.champion or "none"}
             self._move(before, version, [*history, version], tags)
         return Move(before, version)
 
@@ -247,7 +254,7 @@ class Registry:
         version = history[-1]
         if before.champion in before.versions:
             text = f"to version {version} by {by} at {_now()}: {reason}"
-            self._tag(name, before.champion, {"rolled_back": text})
+            self._tag(name, before.champion, {VersionTag.ROLLED_BACK: text})
         self._move(before, version, history, _record(by, reason))
         return Move(before, version)
 
@@ -256,7 +263,7 @@ class Registry:
         self._client.set_registered_model_alias(before.name, CHAMPION, version)
         # Bookkeeping after it, for a history that lacks the last move mends itself at the next one, but a
         # challenger that was lost before it became champion would have to be looked for.
-        self._client.set_registered_model_tag(before.name, _HISTORY, " ".join(history[-_REMEMBERED:]))
+        self._client.set_registered_model_tag(before.name, ModelTag.HISTORY, " ".join(history[-_REMEMBERED:]))
         if before.aliases.get(CHALLENGER) == version:
             self._client.delete_registered_model_alias(before.name, CHALLENGER)
 
@@ -286,7 +293,7 @@ def listing(model: Registered) -> str:
 
 
 def _record(by: str, reason: str) -> dict[str, str]:
-    return {"promotion": reason, "promoted_by": by, "promoted_at": _now()}
+    return {VersionTag.REASON: reason, VersionTag.PROMOTED_BY: by, VersionTag.PROMOTED_AT: _now()}
 
 
 def _now() -> str:

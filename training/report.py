@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rich.console import Console
 
+from serving.contract import CHECKS, LEADERBOARD, RunTag
 from training import leaderboard
 from training.console import duration
 from training.course import Course
@@ -80,9 +81,9 @@ def files(course: Course) -> dict[str, bytes]:
     rows = leaderboard.rows(course.problem, course.results)
     findings = [asdict(finding) for finding in course.findings]
     return {
-        "leaderboard.json": json.dumps(rows, indent=1).encode(),
+        LEADERBOARD: json.dumps(rows, indent=1).encode(),
         "leaderboard.csv": leaderboard.as_csv(rows),
-        "checks.json": json.dumps(findings, indent=1).encode(),
+        CHECKS: json.dumps(findings, indent=1).encode(),
     }
 
 
@@ -114,7 +115,7 @@ def values(course: Course, *, search: int, backend: str, seconds: float) -> Trai
         tags={
             "mlstack.data_digest": course.data.digest,
             "mlstack.winner": outcome.winner,
-            "mlflow.note.content": outcome.text,
+            RunTag.NOTE: outcome.text,
             **outcome.tags,
         },
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from serving.contract import PLOTS
 from training import leaderboard, report
 from training.backends import make_backend
 from training.console import Progress
@@ -274,8 +275,10 @@ class Session:
 
     def _conclude(self, explained: Mapping[str, Explained]) -> None:
         """Decide on each problem's champion and log what its training gave, the problems side by side."""
+        from serving.model import prepare_process  # noqa: PLC0415 - imports skops
         from training.registry import Registry  # noqa: PLC0415 - imports MLflow
 
+        prepare_process()
         registry = Registry(self._settings.uri, code_version())
         courses = list(self.courses.values())
         drawn = {name: self._draw(course, explained[name]) for name, course in self.courses.items()}
@@ -317,7 +320,7 @@ class Session:
         try:
             logged = course.logged.get(course.outcome.winner)
             if drawn and logged:
-                plots = {f"plots/{name}": png for name, png in drawn.items()}
+                plots = {f"{PLOTS}/{name}": png for name, png in drawn.items()}
                 self._tracker.add_files(logged.run_id, plots)
             values = report.values(
                 course,

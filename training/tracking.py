@@ -28,9 +28,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, 
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from serving.contract import PLOTS
+from serving.contract import RunTag as Tag
 from training.course import Logged
 from training.data import Data
-from training.packing import MODEL, PLOTS, RECORD, SEARCH, describe_dataset, pack
+from training.packing import MODEL, RECORD, SEARCH, describe_dataset, pack
 from training.problem import Problem
 from training.report import TrainingValues
 from training.results import Evaluation, Result
@@ -65,10 +67,10 @@ class Tracker:
         self._tags = {
             "mlflow.source.name": "training.train_all_models",
             "mlflow.source.type": "JOB",
-            "mlflow.source.git.commit": code_version,
-            "mlstack.training": training,
+            Tag.COMMIT: code_version,
+            Tag.TRAINING: training,
             "mlstack.code_version": code_version,
-            "mlstack.job": job,
+            Tag.JOB: job,
         }
         self._job = job
         self._spool = spool
@@ -84,13 +86,13 @@ class Tracker:
         Raises:
             MlflowException: The server refuses, for example because the experiment was deleted.
         """
-        tags = {"mlflow.note.content": problem.description, "task": problem.task}
+        tags = {Tag.NOTE: problem.description, "task": problem.task}
         return self._experiment(problem.name, tags)
 
     def start_training(self, experiment_id: str, problem: Problem, data: Data) -> str:
         """Open the run whose children are the runs of a problem's algorithms, and return its id."""
-        name = f"training {self._tags['mlstack.training']}"
-        tags = {"mlstack.problem": problem.name, "mlstack.task": problem.task}
+        name = f"training {self._tags[Tag.TRAINING]}"
+        tags = {Tag.PROBLEM: problem.name, "mlstack.task": problem.task}
         run_id = self._start(experiment_id, name, tags)
         # Before the models' runs do it: MLflow fails if two of them bring a new data set at the same time.
         self._log_inputs(run_id, self._dataset(problem, data))
@@ -99,9 +101,9 @@ class Tracker:
     def start(self, experiment_id: str, problem: Problem, algorithm: str, parent: str) -> str:
         """Open a run for one algorithm and return its id."""
         tags = {
-            "mlflow.parentRunId": parent,
-            "mlstack.problem": problem.name,
-            "mlstack.model": algorithm,
+            Tag.PARENT: parent,
+            Tag.PROBLEM: problem.name,
+            Tag.ALGORITHM: algorithm,
             "mlstack.task": problem.task,
         }
         return self._start(experiment_id, algorithm, tags)
@@ -126,12 +128,11 @@ class Tracker:
         """
         result = evaluation.result
         with tempfile.TemporaryDirectory(prefix="mlstack-") as name:
-            folder = Path(
-                name
-            ) / f"{self._tags['mlstack.training']}-{problem.name}-{result.algorithm}".replace(":", "")
+            stem = f"{self._tags[Tag.TRAINING]}-{problem.name}-{result.algorithm}"
+            folder = Path(name) / stem.replace(":", "")
             try:
                 if result.completed:
-                    tags = {"mlstack.problem": problem.name, "mlstack.model": result.algorithm}
+                    tags = {Tag.PROBLEM: problem.name, Tag.ALGORITHM: result.algorithm}
                     run = {
                         "run_id": run_id,
                         "run_tags": self._tags | tags,
@@ -213,7 +214,7 @@ class Tracker:
         closed = 0
         experiments = [found.experiment_id for found in self._client.search_experiments(max_results=1000)]
         for start in range(0, len(experiments), 100):
-            query = f"attributes.status = 'RUNNING' and tags.`mlstack.job` = '{self._job}'"
+            query = f"attributes.status = 'RUNNING' and tags.`{Tag.JOB}` = '{self._job}'"
             for run in self._client.search_runs(experiments[start : start + 100], query, max_results=1000):
                 if run.info.run_id not in self._open:
                     self.close(run.info.run_id, "FAILED", {STATUS: "failed", "mlstack.error": reason})
@@ -288,13 +289,13 @@ class Tracker:
         tags, experiment_id = record["run_tags"], self._experiment(record["experiment"])
         run_id = record["run_id"]
         if run_id is None:
-            run_id = self._start(experiment_id, tags["mlstack.model"], tags)
+            run_id = self._start(experiment_id, tags[Tag.ALGORITHM], tags)
         model = self._client.create_logged_model(
             experiment_id,
             name=MODEL,
             source_run_id=run_id,
             params=dict(list(record["params"].items())[:_PARAMS]),
-            tags={key: tags[key] for key in ("mlstack.problem", "mlstack.model")},
+            tags={key: tags[key] for key in (Tag.PROBLEM, Tag.ALGORITHM)},
             model_type=record["task"],
         )
         dataset = Dataset(**record["dataset"])
