@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from training.fits import Fits, Job, Pulse
 from training.refusals import ProblemError
 from training.results import Evaluation, Result, failed
 from training.server import code_version, unreachable
+from training.signals import signals_ignored
 
 if TYPE_CHECKING:
     from training.registry import Registry
@@ -336,7 +335,7 @@ class Session:
     def _abandon(self, *, interrupted: bool) -> None:
         """Leave no run RUNNING when a training ends before its time."""
         # A second Ctrl-C must not stop the closing of runs.
-        with _signals_ignored():
+        with signals_ignored():
             self._threads.shutdown(cancel_futures=True)
             if self._tracker is not None:
                 with contextlib.suppress(Exception):  # the first error is the one to show
@@ -354,16 +353,3 @@ def _skipped(job: Job, rows: int, most: int) -> Result:
         f"models: {{{job.algorithm}: {{max_rows: {rows}}}}}"
     )
     return Result(job.problem.name, job.algorithm, "skipped", error=reason)
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,13 +1,10 @@
 """The command line: ``python -m training.train_all_models --help``."""
 
 import argparse
-import contextlib
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +19,7 @@ from training.problem_file import PROBLEMS_DIR, load_problems
 from training.refusals import UsageError, expected
 from training.server import code_version
 from training.session import Session, Settings
+from training.signals import sigterm_as_interrupt
 
 ALL = "all"
 
@@ -65,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.check:
         return cli.OK
     try:
-        with _sigterm_as_interrupt():
+        with sigterm_as_interrupt():
             cli.expect_mlflow(options.tracking_uri)
             if options.close_left_over is None:
                 return _train(jobs, options, console)
@@ -168,23 +166,6 @@ def _close_left_over(options: argparse.Namespace, console: Console) -> int:
     count = tracker.close_left_over(options.close_left_over)
     console.print(f"{count} runs that {options.job} had left open are closed as FAILED")
     return cli.OK
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let ``docker stop`` and ``systemctl stop`` end a training as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
