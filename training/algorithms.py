@@ -1,4 +1,4 @@
-"""Algorithms: all that a training compares, declared in one place. Adding one is one entry.
+"""Algorithms: everything that a training compares, declared in one place, one entry each.
 
 Estimators are named as import strings, so that listing and checking need no scikit-learn.
 """

@@ -48,13 +48,13 @@ class Backend(Protocol):
     executor: Executor
 
     def put(self, data: Data) -> Any:  # noqa: ANN401 - a path, or Dask's handle
-        """Give the workers a table once; the answer stands for it in what is submitted."""
+        """Send a table to the workers once, and return a handle that stands for it in what is submitted."""
 
     def restart(self) -> None:
         """Recover after workers have died."""
 
     def close(self) -> None:
-        """End all workers, at once."""
+        """Stop all workers immediately."""
 
 
 def available_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
@@ -216,7 +216,7 @@ def make_backend(name: str, size: int) -> Backend:
 
 
 def _begin() -> None:
-    """Prepare a worker: it shares what the server imported, and is the one to be killed for memory."""
+    """Prepare a worker: it shares what the server imported, and is killed first when memory runs out."""
     gc.freeze()  # a look for cycles would write to all those pages, which copies them
     try:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

@@ -194,7 +194,7 @@ def _rare_class(problem: Problem, data: Data) -> Finding:
     if share >= min(_RARE, 0.5 / len(counts)):  # of twenty classes, each has a twentieth
         return Finding("T4", "passed", text)
     if problem.metric == "accuracy":
-        return Finding("T4", "issue", f"{text}, and accuracy hides that it is never found: take f1_macro")
+        return Finding("T4", "issue", f"{text}, and accuracy hides that it is never predicted: use f1_macro")
     return Finding("T4", "tip", text)
 
 

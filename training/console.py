@@ -55,7 +55,7 @@ def spread(result: Result) -> str:
 
 
 class Progress:
-    """Shows how far a training is: what runs now, how many are done, and how long it will take.
+    """Shows the progress of a training: what runs now, how many are done, and how long the rest takes.
 
     In a terminal that is a line at the bottom which changes; elsewhere, a line now and then.
 
@@ -80,7 +80,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it away."""
+        """Remove it."""
         if self._live:
             self._live.stop()
 

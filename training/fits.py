@@ -45,7 +45,7 @@ class _Unit:
 
 @dataclass
 class _State:
-    """What is known of a job that has begun.
+    """The state of a job that has started.
 
     Attributes:
         candidates: Parameters to try; one, unless there is a search.
@@ -62,7 +62,7 @@ class _State:
 
 @dataclass(frozen=True)
 class Pulse:
-    """How far a training is.
+    """The progress of a training.
 
     Attributes:
         running: Jobs that a worker fits at this moment.
@@ -77,7 +77,7 @@ class Fits:
     """Runs jobs on a backend, the costliest first.
 
     A worker that dies (out of memory, a crash in C code) takes only its own algorithm with it: units that ran
-    beside it are tried again one at a time, and the one that dies alone is the one that failed.
+    at the same time are tried again one by one, and the one that dies alone is the one that failed.
 
     Args:
         backend: Where to run.
@@ -181,7 +181,7 @@ class Fits:
             return future
 
     def _take(self, unit: _Unit, future: Future[Any]) -> Iterator[tuple[Job, Evaluation]]:
-        """Note what a unit brought; yield its job if that was the last of it."""
+        """Record the result of a unit; yield its job if that was the last of it."""
         job = unit.job
         self._done += job.cost
         if job not in self._states:  # it has failed already
@@ -203,7 +203,7 @@ class Fits:
             self._push(_Unit(job), first=True)
 
     def _fail(self, job: Job, error: BaseException) -> Iterator[tuple[Job, Evaluation]]:
-        """Give a job up; its units that still run come to nothing."""
+        """Give a job up, and ignore what its running units return."""
         del self._states[job]
         left = [entry for entry in self._queue if entry[2].job == job]
         self._queue = [entry for entry in self._queue if entry[2].job != job]

@@ -102,7 +102,7 @@ def holdout_metrics(problem: Problem, predictions: Predictions, actual: np.ndarr
 def paired_improvement(
     problem: Problem, one: Predictions, other: Predictions, actual: np.ndarray
 ) -> np.ndarray:
-    """Draw the rows again and again, and see each time how much better ``one`` is than ``other``.
+    """Draw the rows again and again, and measure each time how much better ``one`` is than ``other``.
 
     Both are scored on the same rows of each draw, so that what makes rows hard for both cancels out.
 

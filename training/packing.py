@@ -1,4 +1,4 @@
-"""Packing: all that a model's run shall hold, in one folder which can be uploaded now or later.
+"""Packing: write everything for a model's run into one folder, to be uploaded now or later.
 
 What is in the folder: the model as MLflow keeps models, `plots/`, `search.json` if there was a search, and
 `record.json` with the rest.
@@ -42,14 +42,14 @@ _RUNTIME = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "scipy", "skops"
 def pack(
     folder: Path, problem: Problem, data: Data, evaluation: Evaluation, run: Mapping[str, object]
 ) -> None:
-    """Write all that the run of a completed model shall hold into a folder.
+    """Write everything for the run of a completed model into a folder.
 
     Args:
         folder: Where to; it must not exist.
         problem: What was trained.
         data: Its table.
         evaluation: What came out.
-        run: What else the record shall hold: which run it is, and how to open it if it isn't open yet.
+        run: More for the record: which run it is, and how to open it if it isn't open yet.
     """
     (folder / PLOTS).mkdir(parents=True)
     for name, png in evaluation.plots.items():

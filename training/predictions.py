@@ -1,4 +1,4 @@
-"""Predictions: all that a model says of some rows, and the same beside the truth. A model is asked once."""
+"""Predictions: everything that a model says about some rows, and the same next to the truth."""
 
 import functools
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Predictions:
 
 
 def predict(estimator: BaseEstimator, x: object) -> Predictions:
-    """Ask a fitted estimator for all that it can say: labels, and scores per class if it has them.
+    """Ask a fitted estimator for everything it can say: labels, and scores per class if it has them.
 
     Args:
         estimator: A fitted classifier or regressor.
@@ -52,7 +52,7 @@ def predict(estimator: BaseEstimator, x: object) -> Predictions:
 
 @dataclass(frozen=True)
 class Case:
-    """Predictions beside the truth, classes as numbers from 0; of two, the positive one is 1.
+    """Predictions next to the truth, classes as numbers from 0; of two, the positive one is 1.
 
     Attributes:
         actual: The true classes (int) or values (float).

@@ -90,7 +90,7 @@ def _categories() -> Pipeline:
 
 
 def _dates(count: int, impute: Sequence[tuple[str, Any]]) -> Pipeline:
-    """Encode dates as the time that goes on, the day of the week, and the season."""
+    """Encode dates as elapsed time, day of the week and season."""
 
     def cycle(period: float, knots: int, degree: int) -> SplineTransformer:
         places = np.linspace(0, period, knots + 1)[:, None]

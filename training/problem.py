@@ -211,7 +211,7 @@ class Problem(_Strict):
     @field_validator("models", mode="before")
     @classmethod
     def _by_name(cls, models: object) -> object:
-        """Make one form of the three: ``all``, a list of names, a mapping of names to overrides."""
+        """Turn the three forms into one: ``all``, a list of names, a mapping of names to overrides."""
         if models == "all":
             return {}
         if isinstance(models, list) and models and all(isinstance(model, str) for model in models):

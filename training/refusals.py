@@ -1,4 +1,4 @@
-"""What is said to a person whose choice can't be followed: expected X; got Y; did you mean Z?"""
+"""Refusals: what is said to a person whose choice can't be followed. Expected X; got Y. Did you mean Z?"""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Results: what is known of one algorithm on one problem once it was fitted and measured, or wasn't."""
+"""Results: what fitting and measuring one algorithm on one problem gave, or why there is nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of one algorithm on one problem. Scores are natural values: an RMSE is positive.
+    """The result of one algorithm on one problem. Scores are natural values: an RMSE is positive.
 
     Attributes:
         problem: Name of the problem.

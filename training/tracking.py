@@ -1,4 +1,4 @@
-"""Tracking: everything that is written to MLflow, but for the registry.
+"""Tracking: everything that is written to MLflow, except the registry.
 
 Only client calls with explicit ids: MLflow's fluent API (`set_experiment`, `start_run`) keeps state for the
 whole process, and here several threads log runs of several experiments at once.
@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Before MLflow's import, which reads them: no calls home, no "View run" line a run, and half a minute of
+# Before MLflow's import, which reads them: no telemetry, no "View run" line per run, and half a minute of
 # patience with a server that is away, where MLflow has four.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -81,7 +81,7 @@ class Tracker:
         self._lock = threading.Lock()
 
     def experiment(self, problem: Problem) -> str:
-        """Return the id of the problem's experiment, made when it is absent.
+        """Return the id of the problem's experiment, which is made if it doesn't exist.
 
         Raises:
             MlflowException: The server refuses, for example because the experiment was deleted.
@@ -181,7 +181,7 @@ class Tracker:
         params: Mapping[str, str] | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        """Close a run with MLflow's status, and with the last that is written on it."""
+        """Write the last tags, parameters and metrics of a run, and close it with a status of MLflow."""
         self._client.log_batch(
             run_id,
             metrics=metrics[:_METRICS],
@@ -284,7 +284,7 @@ class Tracker:
             return self._datasets[data.digest]
 
     def _upload(self, folder: Path) -> Logged:
-        """Log a folder of `_pack`, and close its run."""
+        """Log what `pack` wrote, and close its run."""
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         tags, experiment_id = record["run_tags"], self._experiment(record["experiment"])
         run_id = record["run_id"]

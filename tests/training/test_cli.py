@@ -59,7 +59,7 @@ def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     assert "trainings" not in shown.out
 
 
-def test_unreachable_mlflow_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_mlflow_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tracking-uri", "http://127.0.0.1:1", "--problem", "wine"]) == 1
     shown = capsys.readouterr().err
     assert "MLflow can't be reached at http://127.0.0.1:1" in shown

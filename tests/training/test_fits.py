@@ -117,7 +117,7 @@ def test_a_time_limit_gives_up_what_is_not_done(
     assert all("time limit" in ended.result.error for ended in every.values())
 
 
-def test_a_table_without_room_is_told(table: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_without_room_is_reported(table: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "warm_up", lambda: None)
     backend = LocalBackend(1)
     try:
@@ -129,7 +129,7 @@ def test_a_table_without_room_is_told(table: Data, tmp_path: Path, monkeypatch: 
         backend.close()
 
 
-def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_DASK_CONNECT_SECONDS", 1)
     with pytest.raises(BackendError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         make_backend("dask://127.0.0.1:1", 1)

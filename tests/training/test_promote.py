@@ -158,7 +158,7 @@ def test_an_unknown_model_is_refused_with_what_there_is(
     assert "got 'tee'. Did you mean 'tea'?" in shown
 
 
-def test_unreachable_mlflow_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_mlflow_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tea", "--tracking-uri", "http://127.0.0.1:1"]) == 1
     assert "MLflow can't be reached at http://127.0.0.1:1" in capsys.readouterr().err
 
