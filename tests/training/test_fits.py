@@ -117,7 +117,9 @@ def test_a_time_limit_gives_up_what_is_not_done(
     assert all("time limit" in ended.result.error for ended in every.values())
 
 
-def test_a_table_without_room_is_reported(table: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_without_room_is_reported(
+    table: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backends, "warm_up", lambda: None)
     backend = LocalBackend(1)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from training.gate import Contender, best, challenger, decide
+from training.gate import Contender, challenger, decide
 from training.judging import score
 from training.metrics import METRICS, Metric
 from training.predictions import Predictions, ScoringError
@@ -50,18 +50,6 @@ def versions(
     one: Predictions | str, other: Predictions | str, other_data: str = "d1"
 ) -> tuple[Contender, Contender]:
     return Contender("3", "svc", "d1", one), Contender("2", "knn", other_data, other)
-
-
-def test_best_follows_the_metrics_direction_and_skips_baseline_and_failed(make_result: Make) -> None:
-    results = [
-        make_result("dummy", 0.99),
-        make_result("knn", 0.8),
-        make_result("svc", 0.9),
-        make_result("mlp", 0.95, status="failed"),
-    ]
-    assert best(results, AUC).algorithm == "svc"
-    assert best(results, RMSE).algorithm == "knn"
-    assert best(results[:1], AUC) is None
 
 
 @pytest.mark.parametrize(

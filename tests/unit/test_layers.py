@@ -57,3 +57,28 @@ def test_a_package_imports_only_layers_below_it(package: str) -> None:
         if name.split(".")[0] not in LAYERS[package] | {package}
     }
     assert not above
+
+
+# What can run code of whoever wrote a file, and the one place for each that is needed.
+LOADERS = {
+    "skops.io.load": {"serving.model"},
+    "joblib.load": {"training.backends"},  # a table, from this process to its own workers
+}
+UNPICKLING = {"load_model", "read_pickle", "Unpickler", "CloudPickler"}
+PICKLES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+
+
+def test_a_model_is_loaded_in_one_place_and_nothing_is_unpickled() -> None:
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in LOADERS or called.split(".")[-1] in UNPICKLING:
+                    found.setdefault(called, set()).add(module)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                for name in PICKLES & {name.split(".")[0] for name in names}:
+                    found.setdefault(name, set()).add(module)
+    assert found == LOADERS
