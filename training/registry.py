@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -97,6 +98,8 @@ class Registry:
 
     def __init__(self, uri: str, code_version: str = "unknown") -> None:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        if not uri.startswith(("http://", "https://")):
+            mlflow.set_tracking_uri(uri)  # a store without a server looks its own models up there
         self._uri = uri
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._code_version = code_version

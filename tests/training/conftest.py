@@ -71,14 +71,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(migrated: Path, tmp_path: Path) -> Iterator[MlflowClient]:
+    """A store of its own, without a server."""
     shutil.copy(migrated, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = MlflowClient(uri, uri)
     client.create_experiment("wine", artifact_location=(tmp_path / "artifacts").as_uri())
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)  # a store without a server looks its own models up there
     yield client
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(before)  # which Registry changes for a store without a server
 
 
 @pytest.fixture(scope="session")
