@@ -6,14 +6,14 @@ project's folder; it takes about ten minutes, and draws docs/images/scaling.png:
     .venv/bin/python bench/scaling.py
 """
 
-from __future__ import annotations
-
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 _ROWS = (1_000, 10_000, 100_000, 1_000_000)
-_MODELS = ("logistic_regression", "naive_bayes", "decision_tree", "hist_gradient_boosting")
-_MORE = (*_MODELS, "random_forest", "extra_trees", "gradient_boosting", "mlp")
+_ALGORITHMS = ("logistic_regression", "naive_bayes", "decision_tree", "hist_gradient_boosting")
+_MORE = (*_ALGORITHMS, "random_forest", "extra_trees", "gradient_boosting", "mlp")
 _COLUMNS = 20
 _PICTURE = ROOT / "docs" / "images" / "scaling.png"
 
@@ -36,43 +36,46 @@ class Point:
     """One training: what it was, wall time in seconds, and most memory (PSS of all its processes) in MiB."""
 
     rows: int
-    models: int
+    algorithms: int
     processes: int
     seconds: float
     memory: float
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run all trainings, print the table and draw the picture."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="mlstack-bench-") as name, server(Path(name)) as uri:
         folder = Path(name) / "problems"
         folder.mkdir()
-        by_rows = [_train(folder, uri, rows, _MODELS, 2) for rows in _ROWS]
-        by_models = [_train(folder, uri, 10_000, _MORE[:count], 2) for count in (1, 2, 4, 8)]
+        by_rows = [_train(folder, uri, rows, _ALGORITHMS, 2) for rows in _ROWS]
+        by_algorithms = [_train(folder, uri, 10_000, _MORE[:count], 2) for count in (1, 2, 4, 8)]
         by_workers = [_train(folder, uri, 10_000, _MORE, count) for count in (1, 2)]
     table = Table(title=f"{os.cpu_count()} processors, one run each", title_justify="left")
-    for heading in ("rows", "models", "processes", "seconds", "peak memory, MiB"):
+    for heading in ("rows", "algorithms", "processes", "seconds", "peak memory, MiB"):
         table.add_column(heading, justify="right")
-    for point in (*by_rows, *by_models, *by_workers):
+    for point in (*by_rows, *by_algorithms, *by_workers):
         table.add_row(
             f"{point.rows:,}",
-            str(point.models),
+            str(point.algorithms),
             str(point.processes),
             f"{point.seconds:.1f}",
             f"{point.memory:.0f}",
         )
     Console(width=80).print(table)
-    _draw(by_rows, by_models, by_workers)
+    _draw(by_rows, by_algorithms, by_workers)
     return 0
 
 
-def _train(folder: Path, uri: str, rows: int, models: tuple[str, ...], processes: int) -> Point:
+def _train(folder: Path, uri: str, rows: int, algorithms: tuple[str, ...], processes: int) -> Point:
     name = f"rows_{rows}"
     if not (folder / f"{name}.yaml").exists():
         _make_problem(folder, name, rows)
     command = [
         *(sys.executable, "-m", "training.train_all_models", "--tracking-uri", uri, "--jobs", str(processes)),
-        *("--problems-dir", str(folder), "--problem", name, "--model", ",".join(models)),
+        *("--problems-dir", str(folder), "--problem", name, "--model", ",".join(algorithms)),
     ]
     begun = time.perf_counter()
     with subprocess.Popen(  # noqa: S603 - our own command
@@ -85,16 +88,16 @@ def _train(folder: Path, uri: str, rows: int, models: tuple[str, ...], processes
         watcher.join()
     if process.returncode:
         raise SystemExit(shown)
-    return Point(rows, len(models), processes, time.perf_counter() - begun, peak[0])
+    return Point(rows, len(algorithms), processes, time.perf_counter() - begun, peak[0])
 
 
 def _make_problem(folder: Path, name: str, rows: int) -> None:
     """Write a table of two classes that some of its columns tell apart, with noise."""
     random = np.random.default_rng(0)
     x = random.normal(size=(rows, _COLUMNS))
-    told = x[:, :5].sum(axis=1) + x[:, 5] * x[:, 6] + random.normal(0, 2, rows)
+    signal = x[:, :5].sum(axis=1) + x[:, 5] * x[:, 6] + random.normal(0, 2, rows)
     table = pd.DataFrame(x, columns=[f"x{number}" for number in range(_COLUMNS)])
-    table.assign(y=np.where(told > 0, "yes", "no")).to_parquet(folder / f"{name}.parquet")
+    table.assign(y=np.where(signal > 0, "yes", "no")).to_parquet(folder / f"{name}.parquet")
     (folder / f"{name}.yaml").write_text(
         f"name: {name}\ntask: classification\ndata: {{source: parquet, path: {name}.parquet}}\n"
         "target: y\nmetric: roc_auc\n"
@@ -124,16 +127,18 @@ def _memory(pid: int) -> float:
     return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
-def _draw(by_rows: list[Point], by_models: list[Point], by_workers: list[Point]) -> None:
+def _draw(by_rows: list[Point], by_algorithms: list[Point], by_workers: list[Point]) -> None:
     figure = Figure(figsize=(11, 3.4), dpi=100, layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     left.loglog([p.rows for p in by_rows], [p.seconds for p in by_rows], marker="o", color="#2563a8")
-    left.set_title(f"rows ({len(_MODELS)} models, 2 processes)", fontsize=10)
-    middle.plot([p.models for p in by_models], [p.seconds for p in by_models], marker="o", color="#2563a8")
-    middle.set_title("models (10,000 rows, 2 processes)", fontsize=10)
+    left.set_title(f"rows ({len(_ALGORITHMS)} algorithms, 2 processes)", fontsize=10)
+    middle.plot(
+        [p.algorithms for p in by_algorithms], [p.seconds for p in by_algorithms], marker="o", color="#2563a8"
+    )
+    middle.set_title("algorithms (10,000 rows, 2 processes)", fontsize=10)
     middle.set_ylim(bottom=0)
     right.bar([str(p.processes) for p in by_workers], [p.seconds for p in by_workers], color="#2563a8")
-    right.set_title(f"processes ({len(_MORE)} models, 10,000 rows)", fontsize=10)
+    right.set_title(f"processes ({len(_MORE)} algorithms, 10,000 rows)", fontsize=10)
     left.set_ylabel("seconds")
     for axes in (left, middle, right):
         axes.grid(visible=True, color="#e4e7eb")

@@ -8,8 +8,6 @@ artifacts, in turns. Run it from the project's folder:
 The last line is ``ratio: N``: the plain script's time divided by ours, medians of the runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics
@@ -17,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow_server import ROOT, server
@@ -40,10 +39,10 @@ import mlflow
 from mlflow.models import infer_signature
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, get_scorer
 from sklearn.model_selection import cross_val_score
-from training import zoo
 from serving.contract import TRUSTED_TYPES
 from training.data import load_data
-from training.problem import load_problems
+from training.estimators import build
+from training.problem_file import load_problems
 
 mlflow.set_tracking_uri(sys.argv[1])
 for argument in sys.argv[2:]:
@@ -54,7 +53,7 @@ for argument in sys.argv[2:]:
     mlflow.set_experiment("plain_" + name)
     for model_name in models.split(","):
         with mlflow.start_run(run_name=model_name):
-            model = zoo.build(zoo.find(model_name, problem), data.schema)
+            model = build(problem.algorithm(model_name), data.schema)
             scores = cross_val_score(model, data.x_train, y_train, cv=5, scoring=problem.metric)
             model.fit(data.x_train, y_train)
             mlflow.log_params(model.get_params())
@@ -83,10 +82,9 @@ import sys, time
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
-from training import zoo
-from serving.contract import TRUSTED_TYPES
 from training.data import load_data
-from training.problem import load_problems
+from training.estimators import build
+from training.problem_file import load_problems
 
 def fit(model, data, problem):
     cross_val_score(clone(model), data.x_train, data.y_train, cv=5, scoring=problem.metric)
@@ -97,7 +95,7 @@ for argument in sys.argv[1:]:
     name, _, models = argument.partition("=")
     problem = load_problems()[name]
     data = load_data(problem)
-    jobs += [(zoo.build(zoo.find(model, problem), data.schema), data, problem) for model in models.split(",")]
+    jobs += [(build(problem.algorithm(model), data.schema), data, problem) for model in models.split(",")]
 with Parallel(n_jobs=2) as parallel:
     parallel(delayed(fit)(*jobs[0]) for _ in range(4))
     begun = time.perf_counter()
@@ -106,13 +104,13 @@ with Parallel(n_jobs=2) as parallel:
 """
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run all sides in turns and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=3, help="how often each side runs (default: 3)")
-    runs = parser.parse_args().runs
+    runs = parser.parse_args(argv).runs
     times: dict[str, list[float]] = {"plain script": [], "training engine": [], "the fits alone": []}
     with tempfile.TemporaryDirectory(prefix="mlstack-bench-") as folder, server(Path(folder)) as uri:
         for _ in range(runs):

@@ -1,1 +1,1 @@
-"""Champions of an MLflow registry, behind HTTP and for the app."""
+"""The REST service: champions of an MLflow registry behind HTTP."""

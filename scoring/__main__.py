@@ -1,4 +1,4 @@
-"""Runs the service: python -m scoring --port 8080. What it serves and keeps comes from the environment."""
+"""Run the service: python -m scoring --port 8080. What it serves and keeps comes from the environment."""
 
 import argparse
 import logging
@@ -14,14 +14,14 @@ import uvicorn  # noqa: E402
 
 from scoring.service import Settings, create_app  # noqa: E402
 from serving.activity import ActivityLog  # noqa: E402
-from serving.client import Registry  # noqa: E402
+from serving.client import Client  # noqa: E402
 from serving.model import prepare_process  # noqa: E402
 
 _SWITCH_SECONDS = 0.001  # while a thread loads a model, requests get the interpreter back five times as often
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until it is told to end.
+    """Serve until the process is told to end.
 
     Args:
         argv: Command line, without the program's name.
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_process()
     try:
         app = create_app(
-            Settings.from_environment(), Registry.from_environment(), ActivityLog.from_environment()
+            Settings.from_environment(), Client.from_environment(), ActivityLog.from_environment()
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the service says of itself: OpenAPI 3.1, with the columns of the models that it serves now."""
+"""The service's description of itself: OpenAPI 3.1, with the columns of the models that it serves now."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +52,7 @@ _HEADERS = {
 
 
 def describe(models: Sequence[LoadedModel], default: str | None, max_rows: int) -> dict[str, Any]:
-    """Describes the service.
+    """Describe the service.
 
     Args:
         models: What is loaded.

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -27,7 +26,8 @@ from starlette.types import Receive, Scope, Send
 from scoring import openapi, requests
 from scoring.store import Served, Store, View
 from serving.activity import ActivityLog
-from serving.client import Registry
+from serving.client import Client
+from serving.contract import MLFLOW_VERSION
 from serving.errors import Field as BadField
 from serving.errors import ServingError, bad_fields, too_large, unsupported
 from serving.model import LoadedModel
@@ -54,7 +54,7 @@ class Settings:
         max_rows: Most rows of a request.
         threads: Predictions at once, besides quick ones.
         extra_columns: `ignore` columns that the model does not know, as MLflow does, or `refuse` them.
-        trusted_types: Types that models may hold besides those of serving.model.
+        trusted_types: Types that models may hold besides those of serving.contract.
     """
 
     data: Path
@@ -67,7 +67,11 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Reads MLSTACK_SCORING_DATA and so on, each named as its attribute."""
+        """Read MLSTACK_SCORING_DATA and so on, each named as its attribute.
+
+        Raises:
+            ValueError: One has a value that is not allowed.
+        """
         given = {
             name: os.environ[f"MLSTACK_SCORING_{name.upper()}"]
             for name in cls.__dataclass_fields__
@@ -75,7 +79,9 @@ class Settings:
         }
         extra = given.get("extra_columns", "ignore")
         if extra not in ("ignore", "refuse"):
-            raise ValueError(f"MLSTACK_SCORING_EXTRA_COLUMNS is {extra!r}. Allowed are: ignore, refuse.")
+            raise ValueError(
+                f"Expected ignore or refuse; got {extra!r}. Set MLSTACK_SCORING_EXTRA_COLUMNS to one."
+            )
         return cls(
             data=Path(given.get("data", "models")),
             default_model=given.get("default_model", ""),
@@ -98,15 +104,15 @@ class _Style:
 MLFLOW, OWN, SAGEMAKER = _Style(), _Style(names_model=True), _Style(sagemaker=True)
 
 
-def create_app(settings: Settings, registry: Registry, activity: ActivityLog) -> Starlette:
-    """Builds the service.
+def create_app(settings: Settings, client: Client, activity: ActivityLog) -> Starlette:
+    """Build the service.
 
     Args:
         settings: What the operator chose.
-        registry: Where the models come from.
+        client: MLflow, where the models come from.
         activity: Where predictions are written down.
     """
-    store = Store(registry, settings.data, settings.trusted_types)
+    store = Store(client, settings.data, settings.trusted_types)
     service = Service(settings, store, activity)
 
     @asynccontextmanager
@@ -159,20 +165,20 @@ class Service:
         self._described: tuple[View, bytes] | None = None
 
     def close(self) -> None:
-        """Ends the threads."""
+        """End the threads."""
         self._pool.shutdown()
 
     def endpoint(self, style: _Style) -> "_Endpoint":
-        """What answers `/invocations`, in one of the three styles."""
+        """Return what answers `/invocations`, in one of the three styles."""
         return _Endpoint(self, style)
 
     async def ping(self, _request: HttpRequest) -> Response:
-        """200 if a model answers, so that a load balancer may send requests."""
+        """Answer 200 if a model does, so that a load balancer may send requests."""
         ready = any(served.loaded for served in self._store.view.models.values())
         return Response("\n", 200 if ready else 503, media_type=requests.JSON)
 
     async def health(self, _request: HttpRequest) -> Response:
-        """How it is, and each model."""
+        """Tell how the service is, and each model."""
         view = self._store.view
         status = _status(view)
         content = {
@@ -187,11 +193,11 @@ class Service:
         return _json(content, 503 if status in ("starting", "failing") else 200)
 
     async def version(self, _request: HttpRequest) -> Response:
-        """The MLflow version whose contract this keeps, as MLflow's own server answers."""
-        return Response(metadata.version("mlflow-skinny"), media_type=requests.JSON)
+        """Answer the MLflow version whose contract this keeps, as MLflow's own server does."""
+        return Response(MLFLOW_VERSION, media_type=requests.JSON)
 
     async def models(self, _request: HttpRequest) -> Response:
-        """What is served, and what it takes."""
+        """List what is served, and what it takes."""
         view = self._store.view
         default = self._default(view)
         return _json(
@@ -212,7 +218,7 @@ class Service:
         )
 
     async def openapi(self, _request: HttpRequest) -> Response:
-        """The description of all this, with the columns of the models that are served now."""
+        """Describe all this, with the columns of the models that are served now."""
         view = self._store.view
         if self._described is None or self._described[0] is not view:
             loaded = [served.loaded for _, served in sorted(view.models.items()) if served.loaded]
@@ -223,7 +229,7 @@ class Service:
         return Response(self._described[1], media_type=requests.JSON)
 
     def find(self, name: str | None) -> LoadedModel:
-        """The model of a name, or the one for requests that name none.
+        """Return the model of a name, or the one for requests that name none.
 
         Raises:
             ServingError: There is none, or it is not loaded.
@@ -238,7 +244,7 @@ class Service:
         known = ", ".join(sorted(name for name, served in view.models.items() if served.loaded)) or "none"
         if served is not None:
             raise ServingError(
-                f"{wanted} version {served.champion.version} can't be served: {served.error}."
+                f"{wanted} version {served.champion.version} can't be served. {served.error}"
                 f" Served are: {known}.",
                 503,
                 "TEMPORARILY_UNAVAILABLE",
@@ -262,7 +268,7 @@ class Service:
         return next(iter(view.models)) if len(view.models) == 1 else None
 
     async def answer(self, model: LoadedModel, kind: str, body: bytes, style: _Style) -> bytes:
-        """Asks a model, here if that is quick, else in a thread.
+        """Ask a model, here if that is quick, else in a thread.
 
         Raises:
             ServingError: The body does not fit, the model refuses, or too many are waiting.

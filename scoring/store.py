@@ -1,4 +1,4 @@
-"""Follows the registry: keeps champions on disk and in memory, and swaps in new ones."""
+"""The champions of a registry: followed, kept on disk and in memory, and swapped when they change."""
 
 import logging
 import shutil
@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 import orjson
 
-from serving.client import ArtifactsUnreachableError, Champion, Registry, RegistryAwayError
+from serving.client import Champion, Client
+from serving.errors import ExplainedError, ModelUnusableError, RegistryAwayError
 from serving.memory import settle
-from serving.model import LoadedModel, ModelUnusableError, load
+from serving.model import LoadedModel, load
 
 POLL_SECONDS = 2.0
 
@@ -63,21 +64,21 @@ class Store:
     """The champions of a registry, on disk and loaded.
 
     Args:
-        registry: Where they come from.
+        client: MLflow, where they come from.
         folder: Where they are kept, by name and version, so that a start needs no MLflow.
-        trusted: Types that skops may load besides those of serving.model.
+        trusted: Types that skops may load besides those of serving.contract.
         poll_seconds: How long between two looks at the registry.
     """
 
     def __init__(
         self,
-        registry: Registry,
+        client: Client,
         folder: Path,
         trusted: Sequence[str] = (),
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.view = View({})
-        self._registry = registry
+        self._client = client
         self._folder = folder
         self._trusted = trusted
         self._poll_seconds = poll_seconds
@@ -86,14 +87,14 @@ class Store:
         self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
 
     def start(self) -> None:
-        """Begins to follow, in a thread of its own."""
+        """Begin to follow, in a thread of its own."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for left_over in self._folder.glob("*/.*"):
             shutil.rmtree(left_over, ignore_errors=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stops following; what is loaded stays."""
+        """Stop following; what is loaded stays."""
         self._ending.set()
         self._thread.join(timeout=30)
 
@@ -112,13 +113,13 @@ class Store:
                 return
 
     def poll(self) -> None:
-        """Asks the registry once, and loads what is new."""
+        """Ask the registry once, and load what is new."""
         try:
-            champions = self._registry.champions()
+            champions = self._client.champions()
         except RegistryAwayError as error:
             if self.view.mlflow_error is None:
-                _log.warning("%s. Going on with what is loaded.", error)
-            self.view = replace(self.view, mlflow_error=str(error))
+                _log.warning("%s Going on with what is loaded. %s", error, error.detail)
+            self.view = replace(self.view, mlflow_error=f"{error} {error.detail}")
             return
         if self.view.mlflow_error is not None:
             _log.info("MLflow answers again.")
@@ -148,11 +149,11 @@ class Store:
         return self._failed_polls[champion] % _RETRY_POLLS == 0
 
     def _follow(self, champion: Champion) -> None:
-        """Loads a champion beside the version that answers, and swaps it in; if it fails, that one stays."""
+        """Load a champion beside the version that answers, and swap it in; if it fails, that one stays."""
         before = self.view.models.get(champion.name)
         try:
             loaded = load(self._fetch(champion), champion.name, champion.version, self._trusted)
-        except (RegistryAwayError, ArtifactsUnreachableError, ModelUnusableError, OSError) as error:
+        except (ExplainedError, OSError) as error:
             _log.warning("%s version %s is not served: %s", champion.name, champion.version, error)
             if isinstance(error, ModelUnusableError):  # perhaps its files are not whole: fetch them again
                 shutil.rmtree(
@@ -176,7 +177,7 @@ class Store:
         self.view = replace(self.view, models={**self.view.models, served.champion.name: served})
 
     def _fetch(self, champion: Champion) -> Path:
-        """The folder of a version on disk: whole, or not there."""
+        """Return the folder of a version on disk: whole, or not there."""
         home = self._home(champion.name)
         folder = home / quote(champion.version, safe="")
         mark = folder / ".mlstack.json"
@@ -188,7 +189,7 @@ class Store:
         with tempfile.TemporaryDirectory(dir=home, prefix=".new-", ignore_cleanup_errors=True) as new:
             content = Path(new) / "content"
             content.mkdir()
-            self._registry.download(champion.name, champion.version, content)
+            self._client.download(champion.name, champion.version, content)
             (content / mark.name).write_bytes(orjson.dumps(champion))
             content.rename(folder)
         return folder
@@ -203,7 +204,7 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _remember(self) -> None:
-        """Writes down what answers, for a start without MLflow."""
+        """Write down what answers, for a start without MLflow."""
         answering = [
             {"champion": asdict(replace(s.champion, version=s.loaded.version)), "previous": s.previous}
             for s in self.view.models.values()
@@ -217,7 +218,7 @@ class Store:
             _log.warning("What answers can't be written down, so a start will need MLflow: %s", error)
 
     def _restore(self) -> None:
-        """Loads what answered when this service last ran."""
+        """Load what answered when this service last ran."""
         try:
             entries: list[dict[str, Any]] = orjson.loads((self._folder / _STATE).read_bytes())
             champions = [(Champion(**entry["champion"]), entry["previous"]) for entry in entries]

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,7 +162,7 @@ async def run(options: argparse.Namespace, children: list[Child]) -> None:
         say("dev", "the training is done")
 
 
-async def main(options: argparse.Namespace) -> int:
+async def serve(options: argparse.Namespace) -> int:
     """Run until Ctrl-C (status 0) or until a child fails (status 1), and leave no process behind."""
     children: list[Child] = []
     running = asyncio.create_task(run(options, children))
@@ -199,14 +200,14 @@ def is_taken(number: int) -> bool:
     return False
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line, and refuse ports that cannot be had."""
     parser = argparse.ArgumentParser(prog="make dev", description=__doc__, allow_abbrev=False)
     parser.add_argument("--mlflow-port", type=port, default=5000, metavar="PORT")
     parser.add_argument("--streamlit-port", type=port, default=8501, metavar="PORT")
     parser.add_argument("--scoring-port", type=port, default=8502, metavar="PORT")
     parser.add_argument("--train", action="store_true", help="train although there is a champion")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     ports = {
         "MLFLOW_PORT": options.mlflow_port,
         "STREAMLIT_PORT": options.streamlit_port,
@@ -220,7 +221,12 @@ def parse() -> argparse.Namespace:
     return options
 
 
-if __name__ == "__main__":
-    arguments = parse()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run everything that `make dev` promises, and return the exit code."""
+    options = parse(argv)
     DATA.mkdir(exist_ok=True)
-    sys.exit(asyncio.run(main(arguments)))
+    return asyncio.run(serve(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

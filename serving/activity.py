@@ -1,7 +1,4 @@
-"""A log of predictions that REST service and app share: one SQLite file, written in the background.
-
-The standard library and pandas only, and no MLflow: both containers import it.
-"""
+"""A log of predictions that REST service and app share: one SQLite file, written in the background."""
 
 import json
 import logging
@@ -51,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class ActivityLog:
-    """Writes predictions down, as far as the operator allows.
+    """A writer of predictions, as far as the operator allows it.
 
     A prediction never waits for it and never fails because of it: what can't be written is dropped, and said
     once in the process's own log. Two processes may write the same file.
@@ -65,7 +62,9 @@ class ActivityLog:
 
     def __init__(self, path: str | Path, policy: str, retention_days: int = 30, max_mib: int = 256) -> None:
         if policy not in get_args(Policy.__value__):
-            raise ValueError(f"The log's policy is {policy!r}. Allowed are: off, inputs, full.")
+            raise ValueError(
+                f"Expected the policy off, inputs or full; got {policy!r}. Set MLSTACK_ACTIVITY_POLICY."
+            )
         self.policy = policy
         self._path = Path(path)
         self._keep_seconds = retention_days * 86400
@@ -80,7 +79,11 @@ class ActivityLog:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Reads MLSTACK_ACTIVITY_FILE, _POLICY, _DAYS and _MIB; without a file nothing is kept."""
+        """Read MLSTACK_ACTIVITY_FILE, _POLICY, _DAYS and _MIB; without a file nothing is kept.
+
+        Raises:
+            ValueError: The policy is not one of the three.
+        """
         file = os.environ.get("MLSTACK_ACTIVITY_FILE", "")
         return cls(
             file,
@@ -101,7 +104,7 @@ class ActivityLog:
         inputs: pd.DataFrame | None = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Hands one prediction to the writer, and returns at once.
+        """Hand one prediction to the writer, and return at once.
 
         Args:
             source: Who was asked: `rest` or `app`.
@@ -121,7 +124,7 @@ class ActivityLog:
         )
 
     def close(self) -> None:
-        """Writes what is waiting, and ends."""
+        """Write what is waiting, and end."""
         if self._thread is not None:
             self._ending.set()
             self._thread.join(timeout=2 * _BUSY_SECONDS)
@@ -155,7 +158,7 @@ class ActivityLog:
             )
 
     def _tidy(self) -> None:
-        """Removes what is too old, or too much: a tenth of what is left, as often as needed."""
+        """Remove what is too old, or too much: a tenth of what is left, as often as needed."""
         with _connect(self._path) as connection:
             with connection:
                 connection.execute("DELETE FROM events WHERE time < ?", (time.time() - self._keep_seconds,))
@@ -171,7 +174,7 @@ class ActivityLog:
 def read_events(
     path: str | Path, model: str | None = None, since: datetime | None = None, limit: int = 100_000
 ) -> pd.DataFrame:
-    """Reads who asked what, when, and how it went.
+    """Read who asked what, when, and how it went.
 
     Args:
         path: The log's file; one that does not exist yet is an empty log.
@@ -195,7 +198,7 @@ def read_inputs(
     since: datetime | None = None,
     limit: int = 20_000,
 ) -> pd.DataFrame:
-    """Reads what a model was asked, to compare it with what it was trained on.
+    """Read what a model was asked, to compare it with what it was trained on.
 
     Args:
         path: The log's file.
@@ -229,7 +232,7 @@ def read_outputs(
     since: datetime | None = None,
     limit: int = 20_000,
 ) -> pd.Series:
-    """Reads what a model answered, as `read_inputs` does what it was asked; empty unless all is kept."""
+    """Read what a model answered, as `read_inputs` does what it was asked; empty unless all is kept."""
     conditions = _of(model, version, since) | {"length(outputs) > ?": 0}
     rows = _select(path, "outputs", conditions, limit)
     return pd.Series([value for (text,) in rows for value in json.loads(text)], dtype=object)
@@ -242,7 +245,7 @@ def _of(model: str | None, version: str | None, since: datetime | None) -> dict[
 def _select(
     path: str | Path, columns: str, conditions: Mapping[str, object], limit: int
 ) -> list[tuple[Any, ...]]:
-    """The newest events for which the conditions hold, oldest first; one for None is left out."""
+    """Select the newest events for which the conditions hold, oldest first; one for None is left out."""
     if not Path(path).is_file():
         return []
     conditions = {text: value for text, value in conditions.items() if value is not None}
@@ -272,7 +275,7 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
 
 
 def _some(values: Any) -> Any:  # noqa: ANN401 - a table, an array or a list
-    """At most MAX_ROWS of them, spread evenly."""
+    """Return at most MAX_ROWS of them, spread evenly."""
     if values is None or len(values) <= MAX_ROWS:
         return values
     step = math.ceil(len(values) / MAX_ROWS)

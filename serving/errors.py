@@ -1,4 +1,9 @@
-"""What is said to a caller instead of an answer: one shape, with MLflow's names for its first two keys."""
+"""What is said instead of an answer.
+
+`ServingError` is a refusal with an HTTP status: one shape, with MLflow's names for its first two keys. The
+others say why a model can't be found, loaded or asked; app, REST service and trainer each show them in their
+own way.
+"""
 
 from dataclasses import asdict, dataclass
 
@@ -14,8 +19,41 @@ class Field:
     reason: str
 
 
+class ExplainedError(Exception):
+    """Something that a person should be told kindly.
+
+    Args:
+        message: What was expected, what was found, and what to do.
+        detail: What the machine said, for whoever looks after it.
+    """
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class RegistryAwayError(ExplainedError):
+    """MLflow can't be reached, or refuses to answer."""
+
+
+class AbsentError(ExplainedError):
+    """MLflow answers that it has no such thing."""
+
+
+class ArtifactsUnreachableError(ExplainedError):
+    """Files that MLflow does not hand out itself."""
+
+
+class ModelUnusableError(ExplainedError):
+    """A version that can't be loaded, or does not answer."""
+
+
+class PredictionError(ExplainedError):
+    """A model that was asked, and failed."""
+
+
 class ServingError(Exception):
-    """No answer, and the caller is told why.
+    """No answer to a request, and the caller is told why.
 
     Args:
         message: What is wrong and what to do, in a sentence or two; without the values that were sent.
@@ -41,7 +79,7 @@ class ServingError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> dict[str, object]:
-        """The answer's JSON; a name from the caller may hold anything, so it is cut."""
+        """Return the answer's JSON; a name from the caller may hold anything, so it is cut."""
         return {
             "error_code": self.code,
             "message": self.message[:2000],
@@ -50,7 +88,7 @@ class ServingError(Exception):
 
 
 def bad_fields(fields: list[Field]) -> ServingError:
-    """Columns or values that the model's signature does not allow."""
+    """Refuse columns or values that the model's signature does not allow."""
     shown = "; ".join(
         f"{f.field[:200]!r}{'' if f.row is None else f' in row {f.row}'} {f.reason}" for f in fields[:5]
     )
@@ -61,10 +99,16 @@ def bad_fields(fields: list[Field]) -> ServingError:
 
 
 def too_large(message: str) -> ServingError:
-    """More than the service takes at once."""
+    """Refuse more than the service takes at once."""
     return ServingError(message, 413, "PAYLOAD_TOO_LARGE")
 
 
 def unsupported(message: str) -> ServingError:
-    """A media type, charset or encoding that it does not speak."""
+    """Refuse a media type, charset or encoding that the service does not speak."""
     return ServingError(message, 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+def said(error: Exception) -> str:
+    """Return an exception as one line that fits on a page."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:400]

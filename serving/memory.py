@@ -6,7 +6,7 @@ import gc
 
 
 def settle() -> None:
-    """Lets what is loaded now stay, and gives back what it took to load it.
+    """Let what is loaded now stay, and give back what it took to load it.
 
     Garbage collection looks through libraries and models no more, which stops all threads for 0.1 s or more.
     glibc keeps what was freed for later, some 20 MiB after a forest; other C libraries know no such call.

@@ -1,16 +1,19 @@
 """One version of a model, from a folder that MLflow wrote to something that answers.
 
-Loaded without MLflow, which takes 40 MiB and seconds to import: the MLmodel file is YAML, and the estimator
-one skops file. Only that: a pickle could run anything, and other flavors would need their libraries here.
+No model is loaded in another way, by app, REST service or trainer. It is loaded without MLflow, which takes
+40 MiB and seconds to import: the MLmodel file is YAML, and the estimator one skops file with types of a
+written list. Only that: a pickle, or code that lies beside a model, could run anything.
 """
 
 import json
 import logging
 import timeit
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +21,47 @@ import numpy as np
 import pandas as pd
 import skops.io
 import yaml
+from skops.io.exceptions import UntrustedTypesFoundException
 
 from serving.contract import PROFILE, TRUSTED_TYPES
-from serving.errors import Field, ServingError
-from serving.profile import Profile
+from serving.errors import Field, ModelUnusableError, PredictionError, ServingError, said
+from serving.profile import Profile, Value
 from serving.signature import Signature, Table, UnsupportedSignatureError
 
 _PREDICT = ("predict", "predict_proba", "predict_log_proba")
 _SMOKE_ROWS = 5
+_SKLEARN = "mlflow.sklearn"
+_DTYPES = {
+    "double": "float64",
+    "float": "float32",
+    "long": "int64",
+    "integer": "int32",
+    "boolean": "bool",
+    "string": "object",
+    "datetime": "datetime64[ns]",
+}
 
 _log = logging.getLogger(__name__)
 
 
-class ModelUnusableError(Exception):
-    """This version can't be loaded, or does not answer. The message says why, in half a sentence."""
+@dataclass(frozen=True)
+class Answers:
+    """Answers for many rows.
+
+    Attributes:
+        values: Labels as texts, or numbers, shape (rows,).
+        classes: The classes of a classifier, in the order of its probabilities.
+        probabilities: Shape (rows, classes); None if the model has none.
+    """
+
+    values: np.ndarray[Any, Any]
+    classes: tuple[str, ...] = ()
+    probabilities: np.ndarray[Any, Any] | None = None
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """One exact version, ready to answer. Shared by all requests: read only.
+    """One exact version, ready to answer. Shared by all requests and sessions: read only.
 
     Attributes:
         name: The registered model.
@@ -60,8 +85,13 @@ class LoadedModel:
     _method: str = "predict"
     _as_array: bool = False
 
+    @cached_property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """The types of the columns that the model takes, by name, in its order."""
+        return {column.name: np.dtype(_DTYPES[column.type]) for column in self.signature.columns}
+
     def predict(self, table: Table) -> list[Any]:
-        """Answers for each row of a table that came from the signature.
+        """Answer for each row of a table that came from the signature, by the method that was logged.
 
         Raises:
             ServingError: The model does not take these values, or fails.
@@ -82,6 +112,82 @@ class LoadedModel:
                 "INTERNAL_ERROR",
             ) from error
 
+    def ask(self, frame: pd.DataFrame) -> Answers:
+        """Answer for each row of a frame: labels with probabilities, or numbers.
+
+        Raises:
+            PredictionError: The model failed on these rows.
+        """
+        with self._asked():
+            if not hasattr(self.estimator, "classes_"):
+                return Answers(np.asarray(self.estimator.predict(frame), dtype=float).reshape(len(frame)))
+            classes = tuple(str(label) for label in self.estimator.classes_)
+            values = np.asarray(self.estimator.predict(frame)).astype(str)
+            if not hasattr(self.estimator, "predict_proba"):
+                return Answers(values, classes)
+            return Answers(values, classes, np.asarray(self.estimator.predict_proba(frame)))
+
+    def support(self, frame: pd.DataFrame, value: str | float) -> np.ndarray[Any, Any]:
+        """Measure how far each row speaks for an answer.
+
+        Args:
+            frame: The rows.
+            value: The answer.
+
+        Returns:
+            The number that is predicted; of a classifier the probability of this class, or, where the model
+            has none, whether it is predicted. Shape (rows,).
+
+        Raises:
+            PredictionError: The model failed on these rows.
+        """
+        with self._asked():
+            if not hasattr(self.estimator, "predict_proba"):
+                found = np.asarray(self.estimator.predict(frame))
+                if hasattr(self.estimator, "classes_"):
+                    found = found.astype(str) == value
+                return found.reshape(len(frame)).astype(float)
+            place = [str(label) for label in self.estimator.classes_].index(str(value))
+            return np.asarray(self.estimator.predict_proba(frame))[:, place]
+
+    def frame(self, rows: Sequence[Mapping[str, Value]]) -> pd.DataFrame:
+        """Make the frame that the model takes.
+
+        Args:
+            rows: A value for each column; None where an optional one is missing.
+
+        Raises:
+            PredictionError: A value isn't of its column's type.
+        """
+        try:
+            columns = {name: self.series(name, [row[name] for row in rows]) for name in self.dtypes}
+            return pd.DataFrame(columns, copy=False)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._failed(error) from error
+
+    def series(self, name: str, values: Any) -> pd.Series:  # noqa: ANN401 - a list or an array
+        """Make one column of that frame."""
+        dtype = self.dtypes[name]
+        if dtype.kind in "iub" and any(value is None for value in values):
+            dtype = np.dtype(object if dtype.kind == "b" else float)  # these have no missing value
+        if dtype.kind == "M":
+            return pd.to_datetime(pd.Series(values, dtype=object)).astype("datetime64[ns]")
+        column: pd.Series = pd.Series(values, dtype=dtype)
+        return column
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a model may raise anything
+            _log.exception("%s version %s failed to predict", self.name, self.version)
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> PredictionError:
+        return PredictionError(
+            f"{self.name} version {self.version} has no answer for these values.", said(error)
+        )
+
     def _refusal(self, table: Table, error: ValueError) -> ServingError:
         frame = self.signature.frame(table)
         empty = [
@@ -100,7 +206,7 @@ class LoadedModel:
 
 
 def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> LoadedModel:
-    """Loads a version, and asks it for its own input example once.
+    """Load a version, and ask it for its own input example once.
 
     Args:
         folder: What MLflow wrote: MLmodel and the files that it names.
@@ -111,19 +217,30 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     Raises:
         ModelUnusableError: It can't be loaded, or fails on its own example.
     """
+    allowed = [*TRUSTED_TYPES, *trusted]
     try:
-        described = yaml.safe_load((folder / "MLmodel").read_text())
+        described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
         signature = Signature.from_mlmodel(described.get("signature"))
-        file, method = _skops_file(described["flavors"])
-        estimator = skops.io.load(_inside(folder, file), trusted=[*TRUSTED_TYPES, *trusted])
+        file, method = _skops_file(described["flavors"], allowed)
+        estimator = skops.io.load(_inside(folder, file), trusted=allowed)
         example = _example(folder, described.get("saved_input_example_info"))
         as_array, seconds = _smoke(estimator, method, signature, example)
     except ModelUnusableError:
         raise
     except UnsupportedSignatureError as error:
-        raise ModelUnusableError(str(error)) from error
+        raise ModelUnusableError(
+            f"Expected a signature with named columns of plain types; {error}."
+            " Log it with a signature and an input example."
+        ) from error
+    except UntrustedTypesFoundException as error:
+        raise ModelUnusableError(
+            f"Expected only types that are known to be harmless; got {said(error)}."
+            " Train it with the bundled algorithms."
+        ) from error
     except Exception as error:  # a file that someone else wrote may raise anything
-        raise ModelUnusableError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise ModelUnusableError(
+            f"Expected a whole model that answers for its own example; got {said(error)}. Train it again."
+        ) from error
     return LoadedModel(
         name=name,
         version=version,
@@ -138,14 +255,40 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     )
 
 
-def _skops_file(flavors: dict[str, Any]) -> tuple[str, str]:
-    """The estimator's file, and the method that answers."""
-    sklearn = flavors.get("sklearn", {})
-    method = flavors.get("python_function", {}).get("predict_fn", "predict")
-    if sklearn.get("serialization_format") != "skops" or method not in _PREDICT:
+def prepare_process() -> None:
+    """Set what is one for the whole process."""
+    # An array instead of a frame is on purpose: see _smoke.
+    warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+
+
+def _skops_file(flavors: Mapping[str, Any], allowed: Sequence[str]) -> tuple[str, str]:
+    """Return the estimator's file and the method that answers, of a model that is nothing but data."""
+    sklearn, pyfunc = flavors.get("sklearn") or {}, flavors.get("python_function") or {}
+    form = sklearn.get("serialization_format", "")
+    if form != "skops":
         raise ModelUnusableError(
-            "it is no scikit-learn model in skops format, and only those are loaded here; its flavors are"
-            f" {', '.join(flavors)}"
+            "Expected a scikit-learn model in skops format, which holds no code; got"
+            f" {', '.join(flavors) or 'no flavors'}{form and f' in {form} format'}."
+            " Log it with serialization_format='skops'."
+        )
+    if code := sklearn.get("code") or pyfunc.get("code"):
+        raise ModelUnusableError(
+            f"Expected a model without code of its own; got code_paths ({code!r})."
+            " Log it without, from scikit-learn's own parts."
+        )
+    if (loader := pyfunc.get("loader_module", _SKLEARN)) != _SKLEARN:
+        raise ModelUnusableError(
+            f"Expected loader_module {_SKLEARN}; got {loader!r}. Log it with mlflow.sklearn."
+        )
+    if (method := pyfunc.get("predict_fn", "predict")) not in _PREDICT:
+        raise ModelUnusableError(
+            f"Expected one of {', '.join(_PREDICT)} to answer; got {method!r}."
+            " Log it with one of them as pyfunc_predict_fn."
+        )
+    if own := sorted({*(sklearn.get("skops_trusted_types") or ())} - {*allowed}):
+        raise ModelUnusableError(
+            f"Expected only types that are known to be harmless; got a model that names its own: "
+            f"{', '.join(map(str, own))[:300]}. Train it with the bundled algorithms."
         )
     return sklearn["pickled_model"], method
 
@@ -156,16 +299,18 @@ def _smoke(
     signature: Signature,
     example: pd.DataFrame | None,
 ) -> tuple[bool, float]:
-    """Asks for the example's rows: does it answer, as quickly with an array, and how long does a row take?"""
+    """Ask for the example's rows: does it answer, as quickly with an array, and how long does a row take?"""
     if example is None:
         return False, float("inf")
+    example = example.head(_SMOKE_ROWS)
     columns = {str(name): example[name].astype(object).tolist() for name in example.columns}
     table = signature.table(columns, len(example))
     ask = getattr(estimator, method)
     expected = np.asarray(ask(signature.frame(table)))
     if len(expected) != len(example):
         raise ModelUnusableError(
-            f"it answered {len(expected)} times to the {len(example)} rows of its example"
+            f"Expected an answer to each of the {len(example)} rows of its example; got {len(expected)}."
+            " Train it again."
         )
     as_array = False
     # scikit-learn makes an array of the frame anyway, at four times the price for a row. Not for a model that
@@ -179,19 +324,18 @@ def _smoke(
     return as_array, min(timeit.repeat(lambda: ask(one), number=1, repeat=3))
 
 
-def _example(folder: Path, info: dict[str, Any] | None) -> pd.DataFrame | None:
-    if not info or info.get("type") != "dataframe":
+def _example(folder: Path, info: Mapping[str, Any] | None) -> pd.DataFrame | None:
+    """Return the rows that were logged with a model, as JSON has them."""
+    if not info or info.get("type") != "dataframe" or info.get("pandas_orient") != "split":
         return None
-    content = json.loads(_inside(folder, info["artifact_path"]).read_text())
-    if info.get("pandas_orient") != "split":
-        return None
-    return pd.DataFrame(content["data"], columns=content["columns"]).head(_SMOKE_ROWS)
+    content = json.loads(_inside(folder, info["artifact_path"]).read_text(encoding="utf-8"))
+    return pd.DataFrame(content["data"], columns=content["columns"])
 
 
 def _profile(folder: Path) -> Profile | None:
-    """What the model was trained on; None for one that was not trained by training/."""
+    """Return what the model was trained on; None for one that was not trained by training/."""
     try:
-        return Profile.read((folder / PROFILE).read_text())
+        return Profile.read((folder / PROFILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -202,11 +346,8 @@ def _profile(folder: Path) -> Profile | None:
 def _inside(folder: Path, name: str) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ModelUnusableError(f"it names a file outside of its folder: {name!r}")
+        raise ModelUnusableError(
+            f"Expected files inside the model's folder; got {name!r}, which is outside of its folder."
+            " Log it again."
+        )
     return path
-
-
-def prepare_process() -> None:
-    """Sets what is one for the whole process."""
-    # An array instead of a frame is on purpose: see _smoke.
-    warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)

@@ -40,7 +40,7 @@ class Seen:
 
     @classmethod
     def read(cls, column: Mapping[str, Any]) -> Self:
-        """Reads a column of `profile.json`."""
+        """Read a column of `profile.json`."""
         return cls(
             kind=column["kind"],
             missing=float(column["missing"]),
@@ -56,12 +56,12 @@ class Seen:
 
     @property
     def whole_days(self) -> bool:
-        """Whether dates had no time of day."""
+        """Tell whether dates had no time of day."""
         return all(value % _DAY == 0 for value in self.sample)
 
     @property
     def typical(self) -> Value:
-        """The median, or the most frequent level."""
+        """Return the median, or the most frequent level."""
         if self.levels:
             level = next(iter(self.levels))
             return level == "true" if self.kind == "boolean" else level
@@ -102,7 +102,7 @@ class Profile:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Reads what the training wrote.
+        """Read what the training wrote.
 
         Raises:
             ValueError: It isn't that.
@@ -126,5 +126,5 @@ def _floats(values: Sequence[float] | None) -> tuple[float, ...]:
 
 
 def moment(seconds: float) -> datetime:
-    """Seconds since 1970 as a date without a zone, as models take it."""
+    """Return seconds since 1970 as a date without a zone, as models take it."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 
 from serving.activity import ActivityLog, read_events, read_inputs
+from serving.errors import PredictionError
+from serving.model import Answers, LoadedModel
 from serving.profile import Profile
 from streamlit_app.drift import Drift, columns_drift
-from streamlit_app.models import Answers, LoadedModel, PredictionError
 
 _BUCKETS = 48
 _STEPS = ("1min", "5min", "15min", "1h", "3h", "12h", "1D", "7D")

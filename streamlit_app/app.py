@@ -13,9 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "streamlit_app" not in sys.modules:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from serving.errors import RegistryAwayError
 from streamlit_app import cached
 from streamlit_app.components import follow, header, notices
-from streamlit_app.registry import RegistryAwayError
 
 HERE = Path(__file__).parent
 

@@ -8,13 +8,14 @@ from datetime import timedelta
 import streamlit as st
 
 from serving.activity import ActivityLog
+from serving.errors import RegistryAwayError
 from serving.memory import settle
 from serving.profile import Profile
 from streamlit_app import activity
 from streamlit_app.activity import Traffic
 from streamlit_app.drift import Drift
-from streamlit_app.models import LoadedModel
-from streamlit_app.registry import Card, RegisteredModel, Registry, RegistryAwayError, Training, Version
+from streamlit_app.models import AppModel
+from streamlit_app.registry import Card, RegisteredModel, Registry, Training, Version
 
 POLL_SECONDS = 3  # asked at most this often, however many pages are open
 _LOOKED_AT_SECONDS = 30  # what changes only with a training
@@ -72,7 +73,7 @@ def catalogue() -> Catalogue:
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model…")
-def model(name: str, version: str) -> LoadedModel:
+def model(name: str, version: str) -> AppModel:
     """One exact version: an alias that moves is a new entry here, and a failure is none."""
     loaded = registry().load(name, version)
     settle()  # or Streamlit, which collects garbage after each run, takes 0.2 s a time

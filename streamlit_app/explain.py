@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from serving.profile import Column, Value, moment
-from streamlit_app.models import LoadedModel
+from streamlit_app.models import AppModel
 
 _ROWS = 512  # asked at once: an answer of more rows would no longer feel instant
 _FEWEST, _MOST = 3, 24  # draws a column
@@ -36,7 +36,7 @@ class Influence:
     change: float
 
 
-def influences(model: LoadedModel, row: Mapping[str, Value], answer: str | float) -> list[Influence]:
+def influences(model: AppModel, row: Mapping[str, Value], answer: str | float) -> list[Influence]:
     """Measures what each value adds to the prediction, strongest first.
 
     Args:
@@ -71,7 +71,7 @@ def influences(model: LoadedModel, row: Mapping[str, Value], answer: str | float
     return sorted(found, key=lambda influence: -abs(influence.change))
 
 
-def _draws(model: LoadedModel, column: Column, most: int) -> tuple[list[Value], np.ndarray]:
+def _draws(model: AppModel, column: Column, most: int) -> tuple[list[Value], np.ndarray]:
     """Values that a column has, with their weights; of the examples where there is no profile."""
     seen = column.seen
     if seen is None:

@@ -17,13 +17,6 @@ _SMALLEST_GROUP = 3
 _SLIDER_STEPS = 200
 _MOSTLY = 0.5
 _LARGE = 1e12
-# As in training/problem.py.
-_METRICS = {
-    "neg_root_mean_squared_error": "rmse",
-    "neg_mean_absolute_error": "mae",
-    "neg_median_absolute_error": "median_ae",
-    "neg_mean_absolute_percentage_error": "mape",
-}
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class Group:
 
 
 def groups(columns: Sequence[Column], examples: Sequence[Mapping[str, Value]]) -> tuple[Group, ...]:
-    """Lays out a form.
+    """Lay out a form.
 
     Many columns are parted by the words that their names share: "mean radius" and "mean area" go under
     "Mean", "radius error" under "Error", "pixel_3_0" to "pixel_3_7" under "Pixel 3".
@@ -94,7 +87,7 @@ def groups(columns: Sequence[Column], examples: Sequence[Mapping[str, Value]]) -
 
 
 def typical(columns: Iterable[Column]) -> dict[str, Value]:
-    """The row that a form begins with: medians and most frequent levels; nothing that is mostly missing."""
+    """Return the row that a form begins with: medians and most frequent levels, if not mostly missing."""
     return {
         column.name: column.seen.typical if column.seen and column.seen.missing < _MOSTLY else None
         for column in columns
@@ -102,7 +95,7 @@ def typical(columns: Iterable[Column]) -> dict[str, Value]:
 
 
 def missing(layout: Iterable[Group], row: Mapping[str, Value]) -> list[str]:
-    """Names the required fields that are empty, with the tab they are under.
+    """Name the required fields that are empty, with the tab they are under.
 
     Args:
         layout: The form.
@@ -121,13 +114,13 @@ def missing(layout: Iterable[Group], row: Mapping[str, Value]) -> list[str]:
 
 
 def readable(name: str) -> str:
-    """Turns a column's or a model's name into words: "malic_acid" into "Malic acid"."""
+    """Turn a column's or a model's name into words: "malic_acid" into "Malic acid"."""
     text = " ".join(name.replace("_", " ").split())
     return text[:1].upper() + text[1:]
 
 
 def number(value: float) -> str:
-    """Writes a number as a person would: four digits that matter, thousands parted."""
+    """Write a number as a person would: four digits that matter, thousands parted."""
     if not math.isfinite(value):
         return str(value)
     magnitude = math.floor(math.log10(abs(value))) if value else 0
@@ -136,25 +129,15 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 3 - magnitude)}f}"
 
 
-def metric(scorer: str) -> str:
-    """Names a metric as the training does: scikit-learn's "neg_root_mean_squared_error" is "rmse"."""
-    return _METRICS.get(scorer, scorer.removeprefix("neg_"))
-
-
-def direction(scorer: str) -> str:
-    """Says which way is better; scores are natural values, so an error is better if it is lower."""
-    return "lower is better" if scorer.startswith("neg_") else "higher is better"
-
-
 def amount(value: float, kind: str) -> str:
-    """Writes what a column holds: whole numbers whole (1956 may be a year), dates as dates."""
+    """Write what a column holds: whole numbers whole (1956 may be a year), dates as dates."""
     if kind == "date":
         return day(moment(value))
     return f"{value:.0f}" if kind == "integer" and abs(value) < _LARGE else number(value)
 
 
 def day(value: datetime) -> str:
-    """Writes a date as a program would read it, with the time of day if there is one."""
+    """Write a date as a program would read it, with the time of day if there is one."""
     return value.strftime("%Y-%m-%d" if value.time() == datetime.min.time() else "%Y-%m-%d %H:%M")
 
 

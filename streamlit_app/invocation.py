@@ -7,10 +7,10 @@ from datetime import date, datetime
 from typing import Any
 
 from serving.profile import Value
-from streamlit_app.models import LoadedModel, Prediction
+from streamlit_app.models import AppModel, Prediction
 
 
-def answer(model: LoadedModel, row: Mapping[str, Value], prediction: Prediction) -> str:
+def answer(model: AppModel, row: Mapping[str, Value], prediction: Prediction) -> str:
     """The answer as JSON, with what was asked and who answered."""
     found: dict[str, Any] = {"model": model.name, "version": model.version, "prediction": prediction.value}
     if prediction.probabilities:
@@ -18,7 +18,7 @@ def answer(model: LoadedModel, row: Mapping[str, Value], prediction: Prediction)
     return json.dumps(found | {"inputs": _plain(row)}, indent=2, ensure_ascii=False)
 
 
-def curl(url: str, model: LoadedModel, row: Mapping[str, Value]) -> str:
+def curl(url: str, model: AppModel, row: Mapping[str, Value]) -> str:
     """The same question to the REST service, as a line for a shell."""
     body = json.dumps({"dataframe_records": [_plain(row)]}, ensure_ascii=False)
     place = f"{url.rstrip('/')}/models/{model.name}/invocations"

@@ -1,34 +1,31 @@
-"""A loaded model, and how to ask it. No MLflow, and no drawing."""
+"""A loaded version with what pages show beside it. No drawing, and no way to MLflow."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 
-from serving.profile import Column, Profile, Value
+from serving.errors import ExplainedError
+from serving.model import Answers, LoadedModel
+from serving.profile import Column, Kind, Profile, Value
+from serving.signature import Signature
+from streamlit_app import forms
 
-_log = logging.getLogger(__name__)
+_KINDS: dict[str, Kind] = {
+    "double": "number",
+    "float": "number",
+    "long": "integer",
+    "integer": "integer",
+    "boolean": "boolean",
+    "string": "text",
+    "datetime": "date",
+}
 
 
-class AppError(Exception):
-    """Something that a person should be told kindly.
-
-    Args:
-        message: What happened, in a sentence.
-        detail: What the machine said, for whoever looks after it.
-    """
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        super().__init__(message)
-        self.detail = detail
-
-
-class PredictionError(AppError):
-    """The model was asked, and failed."""
+class AppError(ExplainedError):
+    """Something of the app's own that a person should be told kindly."""
 
 
 @dataclass(frozen=True)
@@ -39,122 +36,93 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Answers for many rows: labels or numbers, and a chance for each row and class if the model has them."""
+@dataclass(frozen=True, kw_only=True)
+class AppModel(LoadedModel):
+    """One exact version, ready to answer, with what the app shows of it. Shared by all sessions: read only.
 
-    values: np.ndarray
-    classes: tuple[str, ...] = ()
-    chances: np.ndarray | None = None
+    Attributes:
+        tags: What training and gate wrote on it.
+        version_url: Where MLflow shows it, if a browser can go there.
+        run_url: The same of the run that it came from.
+    """
 
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """One exact version, ready to answer. Shared by all sessions: read only."""
-
-    name: str
-    version: str
     tags: Mapping[str, str]
-    columns: tuple[Column, ...]
-    examples: tuple[dict[str, Value], ...]
     version_url: str | None
     run_url: str | None
-    profile: Profile | None
-    estimator: Any = field(repr=False)
-    dtypes: Mapping[str, Any] = field(repr=False)
 
-    def frame(self, rows: Sequence[Mapping[str, Value]]) -> pd.DataFrame:
-        """Makes the table that the model takes.
+    @classmethod
+    def of(
+        cls, loaded: LoadedModel, tags: Mapping[str, str], version_url: str | None, run_url: str | None
+    ) -> Self:
+        """Lay what the app shows beside a loaded version."""
+        held = {field.name: getattr(loaded, field.name) for field in fields(loaded)}
+        return cls(**held, tags=tags, version_url=version_url, run_url=run_url)
 
-        Args:
-            rows: A value for each column; None where an optional one is missing.
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The inputs as a form asks for them."""
+        return columns(self.signature, self.profile)
 
-        Raises:
-            PredictionError: A value isn't of its column's type.
-        """
-        try:
-            return pd.DataFrame(
-                {name: self.series(name, [row[name] for row in rows]) for name in self.dtypes}, copy=False
-            )
-        except (TypeError, ValueError, OverflowError) as error:
-            raise self._failed(error) from error
+    @cached_property
+    def examples(self) -> tuple[dict[str, Value], ...]:
+        """The rows that were logged with the model, as plain Python values."""
+        return _examples(self.example, self.columns)
 
-    def series(self, name: str, values: Any) -> pd.Series:  # noqa: ANN401 - a list or an array
-        """One column of that table."""
-        dtype = np.dtype(self.dtypes[name])
-        if dtype.kind in "iub" and any(value is None for value in values):
-            dtype = np.dtype(object if dtype.kind == "b" else float)  # these have no missing value
-        if dtype.kind == "M":
-            return pd.to_datetime(pd.Series(values, dtype=object)).astype("datetime64[ns]")
-        column: pd.Series = pd.Series(values, dtype=dtype)
-        return column
+    @cached_property
+    def layout(self) -> tuple[forms.Group, ...]:
+        """The form."""
+        return forms.groups(self.columns, self.examples)
 
-    def ask(self, frame: pd.DataFrame) -> Answers:
-        """Answers for all rows of a table.
-
-        Raises:
-            PredictionError: The model failed on these rows.
-        """
-        with self._asked():
-            if not hasattr(self.estimator, "classes_"):
-                return Answers(np.asarray(self.estimator.predict(frame), dtype=float).reshape(len(frame)))
-            classes = tuple(str(label) for label in self.estimator.classes_)
-            values = np.asarray(self.estimator.predict(frame)).astype(str)
-            if not hasattr(self.estimator, "predict_proba"):
-                return Answers(values, classes)
-            return Answers(values, classes, np.asarray(self.estimator.predict_proba(frame)))
-
-    def support(self, frame: pd.DataFrame, value: str | float) -> np.ndarray:
-        """How far each row speaks for an answer.
-
-        Returns:
-            The number that is predicted; of a classifier the probability of this class, or, where the model
-            has none, whether it is predicted.
-
-        Raises:
-            PredictionError: The model failed on these rows.
-        """
-        with self._asked():
-            if not hasattr(self.estimator, "predict_proba"):
-                found = np.asarray(self.estimator.predict(frame))
-                if hasattr(self.estimator, "classes_"):
-                    found = found.astype(str) == value
-                return found.reshape(len(frame)).astype(float)
-            place = [str(label) for label in self.estimator.classes_].index(str(value))
-            return np.asarray(self.estimator.predict_proba(frame))[:, place]
-
-    def predict(self, row: Mapping[str, Value]) -> Prediction:
-        """Answers for one row.
+    def answer(self, row: Mapping[str, Value]) -> Prediction:
+        """Answer for one row.
 
         Raises:
             PredictionError: The model failed on this row.
         """
         return first(self.ask(self.frame([row])))
 
-    @contextmanager
-    def _asked(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # a model may raise anything
-            _log.exception("%s version %s failed to predict", self.name, self.version)
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> PredictionError:
-        return PredictionError(
-            f"{self.name} version {self.version} has no answer for these values.", said(error)
-        )
-
 
 def first(answers: Answers) -> Prediction:
-    """The answer for the first row: the label with its probabilities, or the number."""
+    """Return the answer for the first row: the label with its probabilities, or the number."""
     value = answers.values[0]
     if not answers.classes:
         return Prediction(float(value), {})
-    chances = answers.chances[0] if answers.chances is not None else ()
+    chances = answers.probabilities[0] if answers.probabilities is not None else ()
     return Prediction(str(value), {k: float(p) for k, p in zip(answers.classes, chances, strict=False)})
 
 
-def said(error: Exception) -> str:
-    """An exception in one line that fits on a page."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:400]
+def columns(signature: Signature, profile: Profile | None) -> tuple[Column, ...]:
+    """Return a signature's columns as a form asks for them."""
+    found = []
+    for column in signature.columns:
+        seen = profile.seen.get(column.name) if profile else None
+        kind = _KINDS[column.type]
+        # The training takes every number as a float; only its rows tell which ones are counted.
+        if kind == "number" and seen is not None and seen.kind == "integer":
+            kind = "integer"
+        found.append(Column(column.name, kind, column.required, seen))
+    return tuple(found)
+
+
+def _examples(example: pd.DataFrame | None, columns: Iterable[Column]) -> tuple[dict[str, Value], ...]:
+    columns = list(columns)
+    names = [column.name for column in columns]
+    if example is None or not set(names) <= set(example.columns):
+        return ()
+    rows = example[names].copy()
+    for column in columns:
+        if column.kind == "date":
+            rows[column.name] = pd.to_datetime(rows[column.name])
+    rows = rows.astype(object)
+    return tuple(
+        {column.name: _plain(row[column.name], column.kind) for column in columns}
+        for row in rows.where(rows.notna(), None).to_dict("records")
+    )
+
+
+def _plain(value: Any, kind: Kind) -> Value:  # noqa: ANN401 - whatever the example held
+    if isinstance(value, pd.Timestamp):
+        return value.to_pydatetime()
+    if kind == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from serving.profile import Column
-from streamlit_app.models import AppError, LoadedModel
+from streamlit_app.models import AppError, AppModel
 
 MOST_ROWS, MOST_COLUMNS = 500_000, 2_000
 MOST_BYTES = 200 * 2**20  # of a table in memory; a small Parquet file can hold a huge one
@@ -126,7 +126,7 @@ def read(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
     return upload
 
 
-def match(upload: Upload, model: LoadedModel) -> Matched:
+def match(upload: Upload, model: AppModel) -> Matched:
     """Finds the model's columns in a table by name, and converts them.
 
     Args:
@@ -413,7 +413,7 @@ def _nothing(column: Column, rows: int) -> pd.Series:
     return nothing
 
 
-def _typed(values: pd.Series, model: LoadedModel, name: str) -> pd.Series:
+def _typed(values: pd.Series, model: AppModel, name: str) -> pd.Series:
     dtype = np.dtype(model.dtypes[name])
     empty = values.isna().any()
     if dtype.kind in "iu":

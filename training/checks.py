@@ -1,28 +1,23 @@
-"""Checks: what an experienced colleague would remark on a training. Each has a code that the docs explain."""
-
-from __future__ import annotations
+"""Checks: what an experienced colleague would point out. Each has a code that the docs explain."""
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from training.data import some_rows
-from training.promotion import best
-from training.zoo import BASELINE, SEED
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from training.data import Data
-    from training.evaluation import ModelResult
-    from training.problem import Metric, Problem
+from training.algorithms import BASELINE, SEED
+from training.data import Data, some_rows
+from training.leaderboard import best
+from training.metrics import Metric
+from training.problem import Problem
+from training.results import Result
 
 # What each code stands for; docs/training.md has a paragraph on each.
 CHECKS = {
     "T1": "overfitting",
     "T2": "no better than the baseline",
-    "T3": "one column tells the target",
+    "T3": "one column gives the target away",
     "T4": "rare class",
     "T5": "holdout disagrees",
     "T6": "slow without need",
@@ -32,7 +27,7 @@ Severity = Literal["issue", "tip", "passed", "not applicable"]
 
 _GAP_FLOOR, _GAP_SHARE = 0.03, 0.10
 _BASELINE_FLOOR, _BASELINE_SHARE = 0.01, 0.05
-_TELLS = 0.99
+_GIVES_AWAY = 0.99
 _RARE = 0.10
 _SPREADS = 3.0
 _SLOW_TIMES, _SLOW_SECONDS = 2.0, 1.0
@@ -58,7 +53,7 @@ class Finding:
 
 
 def check_table(problem: Problem, data: Data) -> list[Finding]:
-    """Check what can be told from the table alone. Runs in a worker.
+    """Check what the table alone shows. Runs in a worker.
 
     Returns:
         The findings T3, T4 and T7.
@@ -66,11 +61,11 @@ def check_table(problem: Problem, data: Data) -> list[Finding]:
     return [_one_column(problem, data), _rare_class(problem, data), _left_out(data)]
 
 
-def check_results(problem: Problem, results: Iterable[ModelResult]) -> list[Finding]:
-    """Check what the models' results tell.
+def check_results(problem: Problem, results: Iterable[Result]) -> list[Finding]:
+    """Check what the results show.
 
     Returns:
-        The findings T1, T2, T5 and T6, on the model that leads.
+        The findings T1, T2, T5 and T6, about the winner.
     """
     results = list(results)
     winner = best(results, problem.scoring)
@@ -86,7 +81,7 @@ def check_results(problem: Problem, results: Iterable[ModelResult]) -> list[Find
 
 
 def unchecked(error: BaseException) -> list[Finding]:
-    """Say of a table that it couldn't be checked."""
+    """Report that a table couldn't be checked."""
     text = f"it could not be checked ({type(error).__name__}: {error})"
     return [Finding(code, "not applicable", text) for code in ("T3", "T4", "T7")]
 
@@ -97,10 +92,10 @@ def _margin(floor: float, share: float, *references: float) -> float:
     return max(floor if largest <= 1 else 0.0, share * largest)
 
 
-def _overfit(metric: Metric, winner: ModelResult) -> Finding:
+def _overfit(metric: Metric, winner: Result) -> Finding:
     gap = abs(winner.train_score - winner.mean)
     numbers = (
-        f"{winner.model}: {metric.label} {winner.train_score:.4g} on the rows it was fitted on, "
+        f"{winner.algorithm}: {metric.label} {winner.train_score:.4g} on the rows it was fitted on, "
         f"{winner.mean:.4g} cross-validated"
     )
     if metric.better(winner.train_score, winner.mean) and gap > _margin(
@@ -110,22 +105,22 @@ def _overfit(metric: Metric, winner: ModelResult) -> Finding:
     return Finding("T1", "passed", numbers)
 
 
-def _beats_baseline(metric: Metric, winner: ModelResult, results: Sequence[ModelResult]) -> Finding:
-    baseline = next((r for r in results if r.model == BASELINE and r.completed), None)
+def _beats_baseline(metric: Metric, winner: Result, results: Sequence[Result]) -> Finding:
+    baseline = next((r for r in results if r.algorithm == BASELINE and r.completed), None)
     if baseline is None:
         return Finding("T2", "not applicable", "the baseline was not trained")
-    numbers = f"{winner.model}: {metric.label} {winner.mean:.4g}, baseline {baseline.mean:.4g}"
+    numbers = f"{winner.algorithm}: {metric.label} {winner.mean:.4g}, baseline {baseline.mean:.4g}"
     gain = abs(winner.mean - baseline.mean)
     margin = _margin(_BASELINE_FLOOR, _BASELINE_SHARE, winner.mean, baseline.mean)
     if metric.better(winner.mean, baseline.mean) and gain > margin:
         return Finding("T2", "passed", numbers)
-    return Finding("T2", "issue", f"{numbers}. The columns may tell nothing of the target")
+    return Finding("T2", "issue", f"{numbers}. The columns may say nothing about the target")
 
 
-def _holdout_agrees(metric: Metric, winner: ModelResult) -> Finding:
+def _holdout_agrees(metric: Metric, winner: Result) -> Finding:
     off = abs(winner.holdout_score - winner.mean)
     numbers = (
-        f"{winner.model}: {metric.label} {winner.holdout_score:.4g} on the holdout, {winner.mean:.4g} ± "
+        f"{winner.algorithm}: {metric.label} {winner.holdout_score:.4g} on the holdout, {winner.mean:.4g} ± "
         f"{winner.std:.2g} cross-validated"
     )
     if (
@@ -139,24 +134,24 @@ def _holdout_agrees(metric: Metric, winner: ModelResult) -> Finding:
     return Finding("T5", "passed", numbers)
 
 
-def _slow(metric: Metric, winner: ModelResult, results: Sequence[ModelResult]) -> Finding:
+def _slow(metric: Metric, winner: Result, results: Sequence[Result]) -> Finding:
     near = [
         r
         for r in results
         if r.completed
-        and r.model not in {BASELINE, winner.model}
+        and r.algorithm not in {BASELINE, winner.algorithm}
         and abs(r.mean - winner.mean) <= max(winner.std, r.std)
         and winner.fit_seconds - r.fit_seconds > _SLOW_SECONDS
         and winner.fit_seconds > _SLOW_TIMES * r.fit_seconds
     ]
     if not near:
-        return Finding("T6", "passed", f"no model as good as {winner.model} is much quicker to fit")
+        return Finding("T6", "passed", f"no algorithm as good as {winner.algorithm} is much quicker to fit")
     quick = min(near, key=lambda r: r.fit_seconds)
     return Finding(
         "T6",
         "tip",
-        f"{quick.model} ({metric.label} {quick.mean:.4g}, {quick.fit_seconds:.1f} s) is within the spread of "
-        f"{winner.model} ({winner.mean:.4g}, {winner.fit_seconds:.1f} s)",
+        f"{quick.algorithm} ({metric.label} {quick.mean:.4g}, {quick.fit_seconds:.1f} s) is within "
+        f"the spread of {winner.algorithm} ({winner.mean:.4g}, {winner.fit_seconds:.1f} s)",
     )
 
 
@@ -180,7 +175,7 @@ def _one_column(problem: Problem, data: Data) -> Finding:
         x = values.to_numpy(dtype="float64").reshape(-1, 1)
         score = cross_val_score(tree(max_depth=4, random_state=SEED), x, y, cv=2, scoring=scoring).mean()
         top, name = max((top, name), (float(score), str(column)))
-    if top >= _TELLS and len(data.x_train.columns) > 1:
+    if top >= _GIVES_AWAY and len(data.x_train.columns) > 1:
         return Finding(
             "T3",
             "issue",
@@ -199,7 +194,7 @@ def _rare_class(problem: Problem, data: Data) -> Finding:
     if share >= min(_RARE, 0.5 / len(counts)):  # of twenty classes, each has a twentieth
         return Finding("T4", "passed", text)
     if problem.metric == "accuracy":
-        return Finding("T4", "issue", f"{text}, and accuracy hides that it is never found: take f1_macro")
+        return Finding("T4", "issue", f"{text}, and accuracy hides that it is never predicted: use f1_macro")
     return Finding("T4", "tip", text)
 
 

@@ -1,35 +1,29 @@
-"""Evaluation: fit one model on one problem and measure it. Pure: no MLflow, no files, no printing.
+"""Evaluation: fit one algorithm on one problem and measure it. Pure: no MLflow, no files, no printing.
 
 This module is imported by the worker processes; its functions get all they need as arguments.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
-import traceback
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import KFold, StratifiedKFold, learning_curve
 
-from training import plots, scoring, zoo
-from training.data import some_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from sklearn.base import BaseEstimator
-
-    from training.data import Data
-    from training.problem import Problem
-    from training.scoring import Interval, Predictions
+from training import estimators, judging, plots
+from training.algorithms import SEED
+from training.data import Data, some_rows
+from training.predictions import predict
+from training.problem import Problem
+from training.results import Evaluation, Fold, Result, first_line
 
 # Scores of more rows differ in no digit that is shown, and some models take minutes for a million.
 _TRAIN_SCORE_ROWS = 50_000
@@ -41,102 +35,14 @@ _WIDE_SHUFFLED_ROWS, _WIDE_SHUFFLES = 500, 1
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
-@dataclass(frozen=True)
-class Fold:
-    """One fit of a cross-validation.
-
-    Attributes:
-        score: The problem's metric on the validation part, a natural value.
-        seconds: Fitting and scoring.
-        peak_memory_mib: Most memory that its process held meanwhile.
-        warnings: What scikit-learn warned of, each once.
-    """
-
-    score: float
-    seconds: float
-    peak_memory_mib: float
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModelResult:
-    """What is known of one model on one problem. Scores are natural values: an RMSE is positive.
-
-    Attributes:
-        problem: Name of the problem.
-        model: Name of the model in the zoo.
-        status: ``completed``, ``failed`` with ``error``, or ``skipped`` with its reason in ``error``.
-        params: The estimator's parameters, as text.
-        chosen: What a search chose, over the zoo's own parameters.
-        fold_scores: The problem's metric on each validation fold.
-        train_score: The metric on the rows that the final model was fitted on.
-        holdout: Metrics with their 95 % intervals on rows that nothing was fitted on, by name.
-        searched: Each candidate of a search with the mean of its folds, if there was more than one.
-        fit_seconds: Fitting the final model on the whole training part.
-        cv_seconds: The whole cross-validation, summed over its fits.
-        predict_seconds: Predicting the whole holdout.
-        predict_us_per_row: The same, in microseconds a row.
-        peak_memory_mib: Most memory that a process held while it fitted this model.
-        data_digest: Fingerprint of table and split; scores compare only under the same one.
-        error: Why it failed, in one line.
-        trace: The traceback of the failure.
-        warnings: What scikit-learn warned of, each once.
-    """
-
-    problem: str
-    model: str
-    status: Literal["completed", "failed", "skipped"]
-    params: Mapping[str, str] = field(default_factory=dict)
-    chosen: Mapping[str, Any] = field(default_factory=dict)
-    fold_scores: tuple[float, ...] = ()
-    train_score: float = math.nan
-    holdout_score: float = math.nan
-    holdout: Mapping[str, Interval] = field(default_factory=dict)
-    searched: tuple[tuple[Mapping[str, Any], float], ...] = ()
-    fit_seconds: float = math.nan
-    cv_seconds: float = math.nan
-    predict_seconds: float = math.nan
-    predict_us_per_row: float = math.nan
-    peak_memory_mib: float = math.nan
-    data_digest: str = ""
-    error: str = ""
-    trace: str = ""
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def mean(self) -> float:
-        """Mean of the fold scores: what models are ranked by."""
-        return statistics.fmean(self.fold_scores) if self.fold_scores else math.nan
-
-    @property
-    def std(self) -> float:
-        """Spread of the fold scores."""
-        return statistics.stdev(self.fold_scores) if len(self.fold_scores) > 1 else math.nan
-
-    @property
-    def completed(self) -> bool:
-        """Whether it has scores."""
-        return self.status == "completed"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A result with what came out of it: fitted model, holdout predictions, and plots (PNG by file name)."""
-
-    result: ModelResult
-    estimator: BaseEstimator | None = None
-    predictions: Predictions | None = None
-    plots: Mapping[str, bytes] = field(default_factory=dict)
-
-
-def fit_fold(problem: Problem, data: Data, model: str, params: Mapping[str, Any], fold: int) -> Fold:
-    """Fit a model on all folds but one, and score it on that one.
+def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any], fold: int) -> Fold:
+    """Fit an algorithm on all folds but one, and score it on that one.
 
     Args:
         problem: What to predict.
         data: Its split table.
-        model: A name of the zoo that fits the problem's task.
-        params: What a search chose, over the zoo's own.
+        algorithm: Name of one that fits the problem's task.
+        params: What a search chose, over the algorithm's own.
         fold: Which fold to score on, from 0.
 
     Raises:
@@ -145,10 +51,10 @@ def fit_fold(problem: Problem, data: Data, model: str, params: Mapping[str, Any]
     with _measured() as measured:
         start = time.perf_counter()
         fitted, scored = _folds(problem, data)[fold]
-        estimator = zoo.build(zoo.find(model, problem), data.schema, params)
+        estimator = estimators.build(problem.algorithm(algorithm), data.schema, params)
         estimator.fit(data.x_train.iloc[fitted], data.y_train[fitted])
-        predictions = scoring.predict(estimator, data.x_train.iloc[scored])
-        score = scoring.score(problem, predictions, data.y_train[scored])
+        predictions = predict(estimator, data.x_train.iloc[scored])
+        score = judging.score(problem, predictions, data.y_train[scored])
         seconds = time.perf_counter() - start
     if not math.isfinite(score):
         raise ValueError(f"{problem.metric} is not defined on fold {fold + 1}: {score}")
@@ -158,7 +64,7 @@ def fit_fold(problem: Problem, data: Data, model: str, params: Mapping[str, Any]
 def fit_final(
     problem: Problem,
     data: Data,
-    model: str,
+    algorithm: str,
     candidates: Sequence[Mapping[str, Any]],
     folds: Sequence[Sequence[Fold]],
 ) -> Evaluation:
@@ -167,7 +73,7 @@ def fit_final(
     Args:
         problem: What to predict.
         data: Its split table.
-        model: A name of the zoo that fits the problem's task.
+        algorithm: Name of one that fits the problem's task.
         candidates: Parameters that were tried; one, unless there was a search.
         folds: The cross-validation of each candidate.
 
@@ -177,22 +83,22 @@ def fit_final(
     means = [statistics.fmean(fold.score for fold in tried) for tried in folds]
     best = (max if problem.scoring.greater_is_better else min)(range(len(means)), key=means.__getitem__)
     with _measured() as measured:
-        estimator = zoo.build(zoo.find(model, problem), data.schema, candidates[best])
+        estimator = estimators.build(problem.algorithm(algorithm), data.schema, candidates[best])
         start = time.perf_counter()
         estimator.fit(data.x_train, data.y_train)
         fit_seconds = time.perf_counter() - start
         start = time.perf_counter()
-        predictions = scoring.predict(estimator, data.x_test)
+        predictions = predict(estimator, data.x_test)
         predict_seconds = time.perf_counter() - start
         seen = some_rows(len(data.y_train), _TRAIN_SCORE_ROWS)
-        trained = scoring.predict(estimator, data.x_train.iloc[seen])
-        train_score = scoring.score(problem, trained, data.y_train[seen])
-        holdout = scoring.holdout_metrics(problem, predictions, data.y_test)
+        trained = predict(estimator, data.x_train.iloc[seen])
+        train_score = judging.score(problem, trained, data.y_train[seen])
+        holdout = judging.holdout_metrics(problem, predictions, data.y_test)
     every = [fold for tried in folds for fold in tried]
     noted = [*measured.warnings, *(note for fold in every for note in fold.warnings)]
-    result = ModelResult(
+    result = Result(
         problem=problem.name,
-        model=model,
+        algorithm=algorithm,
         status="completed",
         params=describe(estimator),
         chosen=candidates[best],
@@ -209,31 +115,31 @@ def fit_final(
         data_digest=data.digest,
         warnings=tuple(dict.fromkeys(noted)),
     )
-    drawn = plots.holdout(f"{problem.name} / {model}", problem.target, data.y_test, predictions)
+    drawn = plots.holdout(f"{problem.name} / {algorithm}", problem.target, data.y_test, predictions)
     return Evaluation(result, estimator, predictions, drawn)
 
 
-def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any]) -> dict[str, bytes]:
-    """Draw what is asked of a winner: how it gains by more rows, and which columns it lives by.
+def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any]) -> dict[str, bytes]:
+    """Draw what people ask about a winner: what more rows would gain, and which columns matter to it.
 
     Args:
         problem: What to predict.
         data: Its split table.
-        model: A name of the zoo that fits the problem's task.
-        params: What a search chose, over the zoo's own.
+        algorithm: Name of one that fits the problem's task.
+        params: What a search chose, over the algorithm's own.
 
     Returns:
         PNG bytes by file name: the learning curve (cross-validated on three folds) and the permutation
         importance on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation). Both fit
         at most 20,000 rows.
     """
-    title = f"{problem.name} / {model}"
-    estimator = zoo.build(zoo.find(model, problem), data.schema, params)
-    scorer = scoring.scorer(problem)
+    title = f"{problem.name} / {algorithm}"
+    estimator = estimators.build(problem.algorithm(algorithm), data.schema, params)
+    scorer = judging.scorer(problem)
     rows = some_rows(len(data.y_train), _EXPLAINED_FIT_ROWS)
     x, y = data.x_train.iloc[rows], data.y_train[rows]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of few rows a model may warn; the evaluation has told the rest
+        warnings.simplefilter("ignore")  # few rows may cause warnings; the evaluation noted the others
         sizes, fitted, validated = learning_curve(
             estimator,
             x,
@@ -242,7 +148,7 @@ def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any])
             cv=_splitter(problem, 3),
             scoring=scorer,
             shuffle=True,
-            random_state=zoo.SEED,
+            random_state=SEED,
         )
         estimator.fit(x, y)
         wide = data.x_test.shape[1] > _WIDE
@@ -253,7 +159,7 @@ def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any])
             data.y_test[some],
             scoring=scorer,
             n_repeats=_WIDE_SHUFFLES if wide else _SHUFFLES,
-            random_state=zoo.SEED,
+            random_state=SEED,
         )
     sign = 1.0 if problem.scoring.greater_is_better else -1.0
     return {
@@ -264,17 +170,6 @@ def explain(problem: Problem, data: Data, model: str, params: Mapping[str, Any])
             title, problem.scoring.label, list(data.x_test.columns), importance.importances
         ),
     }
-
-
-def failed(problem: str, model: str, error: BaseException) -> ModelResult:
-    """Make the result of a model that failed, with its reason."""
-    return ModelResult(
-        problem=problem,
-        model=model,
-        status="failed",
-        error=f"{type(error).__name__}: {_first_line(error)}",
-        trace="".join(traceback.format_exception(error)),
-    )
 
 
 def describe(estimator: BaseEstimator) -> dict[str, str]:
@@ -301,7 +196,7 @@ def describe(estimator: BaseEstimator) -> dict[str, str]:
 
 def _splitter(problem: Problem, folds: int) -> KFold:
     kind = StratifiedKFold if problem.task == "classification" else KFold
-    return kind(folds, shuffle=True, random_state=zoo.SEED)
+    return kind(folds, shuffle=True, random_state=SEED)
 
 
 def _folds(problem: Problem, data: Data) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -323,14 +218,14 @@ def _measured() -> Iterator[_Measured]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield measured
-    noted = (f"{note.category.__name__}: {_first_line(note.message)}" for note in caught)
+    noted = (f"{note.category.__name__}: {first_line(note.message)}" for note in caught)
     measured.warnings = tuple(dict.fromkeys(noted))
     measured.peak_memory_mib = _peak_memory_mib()
 
 
 def _reset_peak_memory() -> None:
     try:
-        _CLEAR_REFS.write_text("5", encoding="ascii")  # Linux: the high-water mark starts anew
+        _CLEAR_REFS.write_text("5", encoding="ascii")  # Linux: resets the high-water mark
     except OSError:
         return
 
@@ -341,8 +236,3 @@ def _peak_memory_mib() -> float:
     except OSError:
         return math.nan
     return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), math.nan)
-
-
-def _first_line(message: object) -> str:
-    lines = str(message).strip().splitlines()
-    return lines[0][:300] if lines else ""

@@ -3,26 +3,19 @@
 Drawn on bare figures instead of pyplot: no global state, no backend, nothing to close.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn import metrics
 
 from training.data import some_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-
-    from training.scoring import Predictions
+from training.predictions import Predictions
 
 _BLUE, _ORANGE, _GREY, _INK = "#2563a8", "#d9660f", "#9aa3ad", "#1f2933"
 _POINTS, _CURVE_ROWS, _BARS, _NAME = 5_000, 20_000, 20, 24
@@ -106,12 +99,12 @@ def permutation_importance(title: str, label: str, columns: Sequence[str], drops
 
 
 def leaderboard(title: str, label: str, entries: Sequence[tuple[str, float, float, float]]) -> bytes:
-    """Draw the models of one training by score.
+    """Draw the algorithms of one training by score.
 
     Args:
         title: Above the plot.
         label: Name of the metric.
-        entries: Name, mean and spread over the folds, and holdout score of each model, best first.
+        entries: Name, mean and spread over the folds, and holdout score of each algorithm, best first.
 
     Returns:
         PNG bytes.

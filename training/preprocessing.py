@@ -4,22 +4,17 @@ It is made only of what scikit-learn, pandas and numpy ship: whoever loads a mod
 client of MLflow, needs nothing of this package.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sklearn.base import BaseEstimator
-
-    from training.schema import Schema
+from training.schema import Schema
 
 # Rarer levels share one feature, and so do levels that weren't there when the model was fitted.
 _LEVEL_ROWS = 5
@@ -95,7 +90,7 @@ def _categories() -> Pipeline:
 
 
 def _dates(count: int, impute: Sequence[tuple[str, Any]]) -> Pipeline:
-    """Encode dates as the time that goes on, the day of the week, and the season."""
+    """Encode dates as elapsed time, day of the week and season."""
 
     def cycle(period: float, knots: int, degree: int) -> SplineTransformer:
         places = np.linspace(0, period, knots + 1)[:, None]

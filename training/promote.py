@@ -1,18 +1,11 @@
 """The command line for a champion chosen by hand: ``python -m training.promote --help``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from training.server import UsageError, check_uri, default_uri, unreachable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-OK, FAILED, USAGE = 0, 1, 2
+from training import cli
 
 _EPILOG = """\
 The first word of the output says what happened: promoted, rolled (back) or unchanged.
@@ -39,34 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see the end of ``--help``.
     """
-    try:
-        options = _parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has printed why; its code 2 is ours too
-        return int(stop.code or 0)
-    try:
-        check_uri(options.tracking_uri)
-    except UsageError as error:
-        return _refuse(str(error), USAGE)
-    fault = unreachable(options.tracking_uri)
-    if fault:
-        return _refuse(fault, FAILED)
+    return cli.run(_parser(), _promote, argv)
+
+
+def _promote(options: argparse.Namespace) -> int:
+    cli.expect_mlflow(options.tracking_uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow's import, which reads it
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - takes seconds
-
-    from training.registry import RegistryError  # noqa: PLC0415 - needs MLflow
-
-    try:
-        print(_move(options))
-    except RegistryError as error:
-        return _refuse(str(error), USAGE)
-    except MlflowException as error:
-        return _refuse(f"MLflow at {options.tracking_uri} refused: {error}", FAILED)
-    return OK
+    print(_move(options))
+    return cli.OK
 
 
 def _move(options: argparse.Namespace) -> str:
     """Move the alias, and say what moved and how to undo it."""
-    from training.registry import Registry  # noqa: PLC0415 - needs MLflow
+    from training.registry import Registry  # noqa: PLC0415 - imports MLflow, which takes seconds
 
     registry = Registry(options.tracking_uri)
     if options.rollback:
@@ -80,24 +58,15 @@ def _move(options: argparse.Namespace) -> str:
     if not move.changed:
         return f"unchanged: {before.name}: {now} is champion already, nothing to do"
     done = "rolled back" if options.rollback else "promoted"
-    told = f"{done}: {before.name}: champion is {now} now, was {was}"
+    text = f"{done}: {before.name}: champion is {now} now, was {was}"
     undo = f"--version {before.champion}" if options.rollback else "--rollback"
-    return f"{told}\nto undo: python -m training.promote {before.name} {undo}" if before.champion else told
-
-
-def _refuse(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return code
+    return f"{text}\nto undo: python -m training.promote {before.name} {undo}" if before.champion else text
 
 
 def _parser() -> argparse.ArgumentParser:
-    uri, user = default_uri(), os.environ.get("USER") or "unknown"
-    parser = argparse.ArgumentParser(
-        prog="python -m training.promote",
-        description="Choose by hand which version of a registered model is its champion.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    user = os.environ.get("USER") or "unknown"
+    description = "Choose by hand which version of a registered model is its champion."
+    parser = cli.make_parser("training.promote", description, _EPILOG)
     add = parser.add_argument
     add("model", metavar="MODEL", help="the registered model; it has its problem's name")
     which = parser.add_mutually_exclusive_group()
@@ -105,9 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--rollback", action="store_true", help="the champion before the present one")
     add("--by", default=user, metavar="WHO", help=f"who wants it, for the record (default: USER, now {user})")
     add("--reason", default="", metavar="TEXT", help="why, for the record")
-    add(
-        "--tracking-uri", default=uri, metavar="URI", help=f"MLflow (default: MLFLOW_TRACKING_URI, now {uri})"
-    )
     return parser
 
 

@@ -11,49 +11,31 @@ promotion adds to it and a rollback takes away, so that a second rollback goes f
 Only client calls with explicit ids, as in tracking.py.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
-import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import mlflow
 import mlflow.artifacts
-import mlflow.pyfunc
-import mlflow.sklearn
-import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 
-from serving.contract import CHALLENGER, CHAMPION
-from training.problem import did_you_mean
-from training.promotion import Contender
-from training.scoring import Predictions, predict
+from serving.contract import CHALLENGER, CHAMPION, ModelTag, VersionTag
+from training.gate import Contender, Decision
+from training.problem import Problem
+from training.refusals import UsageError, did_you_mean
+from training.results import Result
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-    from mlflow.entities.model_registry import ModelVersion
-
-    from training.evaluation import ModelResult
-    from training.problem import Problem
-    from training.promotion import Decision
-
-_HISTORY = "champion_history"
 _REMEMBERED = 100  # champions in the history: a tag has a limited length
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
-class RegistryError(Exception):
-    """A model or version that isn't there or can't be moved to; the message says what there is."""
-
-
-class ChampionError(Exception):
-    """A version that can't be asked for predictions; the message says why."""
+class RegistryError(UsageError):
+    """A model or version that isn't there or can't be moved to; the message lists those that are."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +66,7 @@ class Registered:
     def describe(self, version: str) -> str:
         """Name a version for people; ``none`` where there is none."""
         known = self.versions.get(version)
-        name = known.tags.get("model", "unknown") if known else "deleted"
+        name = known.tags.get(VersionTag.ALGORITHM, "unknown") if known else "deleted"
         return f"version {version} ({name})" if version else "none"
 
 
@@ -116,6 +98,8 @@ class Registry:
 
     def __init__(self, uri: str, code_version: str = "unknown") -> None:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        if not uri.startswith(("http://", "https://")):
+            mlflow.set_tracking_uri(uri)  # a store without a server looks its own models up there
         self._uri = uri
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._code_version = code_version
@@ -129,7 +113,11 @@ class Registry:
                 return None
             raise
         tags = version.tags
-        return Contender(str(version.version), tags.get("model", "unknown"), tags.get("data_digest", ""))
+        return Contender(
+            str(version.version),
+            tags.get(VersionTag.ALGORITHM, "unknown"),
+            tags.get(VersionTag.DATA_DIGEST, ""),
+        )
 
     def find(self, name: str) -> Registered:
         """Return a registered model with its versions.
@@ -147,11 +135,11 @@ class Registry:
         return Registered(
             name,
             {alias: str(version) for alias, version in model.aliases.items()},
-            tuple(model.tags.get(_HISTORY, "").split()),
+            tuple(model.tags.get(ModelTag.HISTORY, "").split()),
             {str(v.version): v for v in sorted(versions, key=lambda v: -int(v.version))},
         )
 
-    def register(self, problem: Problem, result: ModelResult, run_id: str, model_id: str) -> str:
+    def register(self, problem: Problem, result: Result, run_id: str, model_id: str) -> str:
         """Make a logged model the newest version of the problem's registered model, and its challenger.
 
         Returns:
@@ -167,14 +155,14 @@ class Registry:
                 raise
             self._client.update_registered_model(problem.name, problem.description)
         tags = {
-            "task": problem.task,
-            "metric": problem.metric,
-            "cv_score": repr(result.mean),
-            "cv_std": repr(result.std),
-            "holdout_score": repr(result.holdout_score),
-            "model": result.model,
-            "data_digest": result.data_digest,
-            "code_version": self._code_version,
+            VersionTag.TASK: problem.task,
+            VersionTag.METRIC: problem.metric,
+            VersionTag.CV_SCORE: repr(result.mean),
+            VersionTag.CV_STD: repr(result.std),
+            VersionTag.HOLDOUT_SCORE: repr(result.holdout_score),
+            VersionTag.ALGORITHM: result.algorithm,
+            VersionTag.DATA_DIGEST: result.data_digest,
+            VersionTag.CODE_VERSION: self._code_version,
         }
         version = self._client.create_model_version(
             problem.name,
@@ -192,37 +180,31 @@ class Registry:
             raise
         return str(version.version)
 
-    def predictions_of(self, name: str, version: str, x: pd.DataFrame) -> Predictions:
-        """Load a version and ask it. Nothing of it stays on the disk.
+    def download(self, name: str, version: str, folder: Path) -> Path:
+        """Fetch a version's files, wherever MLflow keeps them.
 
         Args:
             name: The registered model.
             version: Its version number.
-            x: Rows with at least the columns that the model takes.
+            folder: Where to; it must exist.
+
+        Returns:
+            The model's folder.
 
         Raises:
-            ChampionError: It can't be loaded, lacks columns, or fails on these rows.
+            MlflowException: There is no such version, or its files can't be reached.
         """
-        try:
-            with tempfile.TemporaryDirectory(prefix="mlstack-") as folder:
-                # Not by models:/..., which MLflow would look up at the process's own tracking URI.
-                place = self._client.get_model_version_download_uri(name, version)
-                path = mlflow.artifacts.download_artifacts(place, dst_path=folder, tracking_uri=self._uri)
-                model = Model.load(path)
-                rows = x[_columns(model, x)]
-                if "sklearn" in model.flavors:
-                    return predict(mlflow.sklearn.load_model(path), rows)
-                labels = np.asarray(mlflow.pyfunc.load_model(path).predict(rows)).reshape(len(rows))
-                return Predictions(labels if labels.dtype.kind in "fiu" else labels.astype(str))
-        except ChampionError:
-            raise
-        except Exception as error:  # whatever a model raises is why it can't be asked
-            said = " ".join(str(error).split())[:300]
-            raise ChampionError(f"it can't be loaded or asked ({type(error).__name__}: {said})") from error
+        # Not by models:/..., which MLflow would look up at the process's own tracking URI.
+        place = self._client.get_model_version_download_uri(name, version)
+        return Path(mlflow.artifacts.download_artifacts(place, dst_path=str(folder), tracking_uri=self._uri))
 
     def record(self, name: str, version: str, decision: Decision) -> None:
         """Write the gate's decision on a version: tags for programs, the description for people."""
-        self._tag(name, version, {**decision.numbers, "gate_at": _now(), "promotion": decision.reason})
+        self._tag(
+            name,
+            version,
+            {**decision.numbers, VersionTag.GATE_AT: _now(), VersionTag.REASON: decision.reason},
+        )
         self._client.update_model_version(name, version, decision.reason)
 
     def promote(self, name: str, version: str | None, *, by: str, reason: str) -> Move:
@@ -253,7 +235,7 @@ class Registry:
             history = [*before.history]
             if before.champion and history[-1:] != [before.champion]:
                 history.append(before.champion)  # other hands than ours made it champion
-            tags = {**_record(by, reason), "previous_champion": before.champion or "none"}
+            tags = {**_record(by, reason), VersionTag.PREVIOUS_CHAMPION: before.champion or "none"}
             self._move(before, version, [*history, version], tags)
         return Move(before, version)
 
@@ -275,7 +257,7 @@ class Registry:
         version = history[-1]
         if before.champion in before.versions:
             text = f"to version {version} by {by} at {_now()}: {reason}"
-            self._tag(name, before.champion, {"rolled_back": text})
+            self._tag(name, before.champion, {VersionTag.ROLLED_BACK: text})
         self._move(before, version, history, _record(by, reason))
         return Move(before, version)
 
@@ -284,7 +266,7 @@ class Registry:
         self._client.set_registered_model_alias(before.name, CHAMPION, version)
         # Bookkeeping after it, for a history that lacks the last move mends itself at the next one, but a
         # challenger that was lost before it became champion would have to be looked for.
-        self._client.set_registered_model_tag(before.name, _HISTORY, " ".join(history[-_REMEMBERED:]))
+        self._client.set_registered_model_tag(before.name, ModelTag.HISTORY, " ".join(history[-_REMEMBERED:]))
         if before.aliases.get(CHALLENGER) == version:
             self._client.delete_registered_model_alias(before.name, CHALLENGER)
 
@@ -313,21 +295,8 @@ def listing(model: Registered) -> str:
     return f"It has{''.join(lines)}" if lines else "It has none"
 
 
-def _columns(model: Model, x: pd.DataFrame) -> list[str]:
-    """Return the columns that a model takes, in its order."""
-    schema = model.signature.inputs if model.signature else None
-    if schema is None or not schema.has_input_names():
-        return list(x.columns)
-    optional = set(schema.optional_input_names())
-    missing = [name for name in schema.input_names() if name not in x.columns and name not in optional]
-    if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise ChampionError(f"it takes columns that the data no longer have: {shown}")
-    return [name for name in schema.input_names() if name in x.columns]
-
-
 def _record(by: str, reason: str) -> dict[str, str]:
-    return {"promotion": reason, "promoted_by": by, "promoted_at": _now()}
+    return {VersionTag.REASON: reason, VersionTag.PROMOTED_BY: by, VersionTag.PROMOTED_AT: _now()}
 
 
 def _now() -> str:

@@ -1,9 +1,7 @@
 """The MLflow server before it is used: where it is, whether it answers, and which code talks to it.
 
-Nothing here imports MLflow, so that a server that isn't there is told at once.
+Nothing here imports MLflow, so that a server that doesn't answer is reported at once.
 """
-
-from __future__ import annotations
 
 import os
 import shutil
@@ -12,11 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from training.refusals import UsageError
+
 _CONNECT_SECONDS = 5
-
-
-class UsageError(ValueError):
-    """A choice that doesn't exist; the message lists what does."""
 
 
 def default_uri() -> str:

@@ -13,7 +13,8 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from sklearn import datasets
 
-from training.problem import DATASETS, ProblemError, did_you_mean
+from training.problem import DATASETS
+from training.refusals import ProblemError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

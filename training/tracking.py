@@ -1,12 +1,9 @@
-"""Tracking: everything that is written to MLflow, but for the registry.
+"""Tracking: everything that is written to MLflow, except the registry.
 
 Only client calls with explicit ids: MLflow's fluent API (`set_experiment`, `start_run`) keeps state for the
 whole process, and here several threads log runs of several experiments at once.
 """
 
-from __future__ import annotations
-
-import functools
 import json
 import logging
 import math
@@ -15,13 +12,10 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-# Before MLflow's import, which reads them: no calls home, no "View run" line a run, and half a minute of
+# Before MLflow's import, which reads them: no telemetry, no "View run" line per run, and half a minute of
 # patience with a server that is away, where MLflow has four.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -29,38 +23,22 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 
-import mlflow.sklearn
-import mlflow.utils.environment
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.models import Model
 
-from serving.contract import TRUSTED_TYPES
-from training import profile
-from training.data import some_rows
+from serving.contract import PLOTS
+from serving.contract import RunTag as Tag
+from training.course import Logged
+from training.data import Data
+from training.packing import MODEL, RECORD, SEARCH, describe_dataset, pack
+from training.problem import Problem
+from training.report import TrainingValues
+from training.results import Evaluation, Result
 from training.server import unreachable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from sklearn.base import BaseEstimator
-
-    from training.data import Data
-    from training.evaluation import Evaluation, ModelResult
-    from training.problem import Problem
-
-# What a model needs is pinned to what is installed here. To compare the two, MLflow would read every
-# package's list of files, which takes as long as a small training.
-vars(mlflow.utils.environment)["warn_dependency_requirement_mismatches"] = lambda _requirements: None
-
 STATUS = "mlstack.status"
-_MODEL, _PLOTS, _RECORD = "model", "plots", "record.json"
-_EXAMPLE_ROWS = 5
-_RUNTIME = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "scipy", "skops")
 _PARAM_LENGTH, _TAG_LENGTH = 6000, 5000
 # MLflow takes a hundred parameters and a thousand metrics in one call.
 _PARAMS, _METRICS = 100, 1000
@@ -68,14 +46,6 @@ _PARAMS, _METRICS = 100, 1000
 
 class MlflowAwayError(RuntimeError):
     """MLflow was lost; where a result was to be written, the message says where it is kept."""
-
-
-@dataclass(frozen=True)
-class Logged:
-    """Where a completed model is kept."""
-
-    run_id: str
-    model_id: str
 
 
 class Tracker:
@@ -97,10 +67,10 @@ class Tracker:
         self._tags = {
             "mlflow.source.name": "training.train_all_models",
             "mlflow.source.type": "JOB",
-            "mlflow.source.git.commit": code_version,
-            "mlstack.training": training,
+            Tag.COMMIT: code_version,
+            Tag.TRAINING: training,
             "mlstack.code_version": code_version,
-            "mlstack.job": job,
+            Tag.JOB: job,
         }
         self._job = job
         self._spool = spool
@@ -111,32 +81,32 @@ class Tracker:
         self._lock = threading.Lock()
 
     def experiment(self, problem: Problem) -> str:
-        """Return the id of the problem's experiment, made when it is absent.
+        """Return the id of the problem's experiment, which is made if it doesn't exist.
 
         Raises:
             MlflowException: The server refuses, for example because the experiment was deleted.
         """
-        tags = {"mlflow.note.content": problem.description, "task": problem.task}
+        tags = {Tag.NOTE: problem.description, "task": problem.task}
         return self._experiment(problem.name, tags)
 
     def start_training(self, experiment_id: str, problem: Problem, data: Data) -> str:
-        """Open the run that all of a problem's models are children of, and return its id."""
-        name = f"training {self._tags['mlstack.training']}"
-        tags = {"mlstack.problem": problem.name, "mlstack.task": problem.task}
+        """Open the run whose children are the runs of a problem's algorithms, and return its id."""
+        name = f"training {self._tags[Tag.TRAINING]}"
+        tags = {Tag.PROBLEM: problem.name, "mlstack.task": problem.task}
         run_id = self._start(experiment_id, name, tags)
         # Before the models' runs do it: MLflow fails if two of them bring a new data set at the same time.
         self._log_inputs(run_id, self._dataset(problem, data))
         return run_id
 
-    def start(self, experiment_id: str, problem: Problem, model: str, parent: str) -> str:
-        """Open a run for one model and return its id."""
+    def start(self, experiment_id: str, problem: Problem, algorithm: str, parent: str) -> str:
+        """Open a run for one algorithm and return its id."""
         tags = {
-            "mlflow.parentRunId": parent,
-            "mlstack.problem": problem.name,
-            "mlstack.model": model,
+            Tag.PARENT: parent,
+            Tag.PROBLEM: problem.name,
+            Tag.ALGORITHM: algorithm,
             "mlstack.task": problem.task,
         }
-        return self._start(experiment_id, model, tags)
+        return self._start(experiment_id, algorithm, tags)
 
     def finish(
         self, run_id: str | None, problem: Problem, data: Data, evaluation: Evaluation
@@ -158,12 +128,17 @@ class Tracker:
         """
         result = evaluation.result
         with tempfile.TemporaryDirectory(prefix="mlstack-") as name:
-            folder = Path(name) / f"{self._tags['mlstack.training']}-{problem.name}-{result.model}".replace(
-                ":", ""
-            )
+            stem = f"{self._tags[Tag.TRAINING]}-{problem.name}-{result.algorithm}"
+            folder = Path(name) / stem.replace(":", "")
             try:
                 if result.completed:
-                    self._pack(folder, run_id, problem, data, evaluation)
+                    tags = {Tag.PROBLEM: problem.name, Tag.ALGORITHM: result.algorithm}
+                    run = {
+                        "run_id": run_id,
+                        "run_tags": self._tags | tags,
+                        "dataset": dict(self._dataset(problem, data)),
+                    }
+                    pack(folder, problem, data, evaluation, run)
                     self._expect_answer()
                     return self._upload(folder)
                 self._fail(run_id or "", result)
@@ -186,7 +161,8 @@ class Tracker:
         self.add_files(run_id, files)
         now = int(time.time() * 1000)
         metrics = [Metric(k, v, now, 0) for k, v in values.metrics.items() if math.isfinite(v)]
-        self.close(run_id, "FINISHED" if values.completed else "FAILED", values.tags, values.params, metrics)
+        status, said = ("FINISHED", "completed") if values.completed else ("FAILED", "failed")
+        self.close(run_id, status, {STATUS: said, **values.tags}, values.params, metrics)
 
     def add_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Add artifacts to a run, open or closed."""
@@ -205,7 +181,7 @@ class Tracker:
         params: Mapping[str, str] | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        """Close a run with MLflow's status, and with the last that is written on it."""
+        """Write the last tags, parameters and metrics of a run, and close it with a status of MLflow."""
         self._client.log_batch(
             run_id,
             metrics=metrics[:_METRICS],
@@ -217,7 +193,7 @@ class Tracker:
             self._open.discard(run_id)
 
     def close_all(self, status: str, reason: str) -> None:
-        """Close every run that is still open, so that none stays RUNNING for ever.
+        """Close every run that is still open, so that none stays RUNNING forever.
 
         Args:
             status: MLflow's run status, ``KILLED`` or ``FAILED``.
@@ -238,7 +214,7 @@ class Tracker:
         closed = 0
         experiments = [found.experiment_id for found in self._client.search_experiments(max_results=1000)]
         for start in range(0, len(experiments), 100):
-            query = f"attributes.status = 'RUNNING' and tags.`mlstack.job` = '{self._job}'"
+            query = f"attributes.status = 'RUNNING' and tags.`{Tag.JOB}` = '{self._job}'"
             for run in self._client.search_runs(experiments[start : start + 100], query, max_results=1000):
                 if run.info.run_id not in self._open:
                     self.close(run.info.run_id, "FAILED", {STATUS: "failed", "mlstack.error": reason})
@@ -255,7 +231,7 @@ class Tracker:
             MlflowException: The server refuses one; it stays where it is.
         """
         uploaded = 0
-        for folder in sorted(self._spool.glob(f"*/{_RECORD}")) if self._spool.is_dir() else ():
+        for folder in sorted(self._spool.glob(f"*/{RECORD}")) if self._spool.is_dir() else ():
             self._upload(folder.parent)
             shutil.rmtree(folder.parent)
             uploaded += 1
@@ -304,52 +280,22 @@ class Tracker:
         """Describe a table for MLflow, once: a million rows take a second."""
         with self._lock:
             if data.digest not in self._datasets:
-                self._datasets[data.digest] = _describe_dataset(problem, data)
+                self._datasets[data.digest] = describe_dataset(problem, data)
             return self._datasets[data.digest]
 
-    def _pack(
-        self, folder: Path, run_id: str | None, problem: Problem, data: Data, evaluation: Evaluation
-    ) -> None:
-        """Write all that a run shall hold into a folder, which can be uploaded now or later."""
-        (folder / _PLOTS).mkdir(parents=True)
-        for name, png in evaluation.plots.items():
-            (folder / _PLOTS / name).write_bytes(png)
-        save_model(evaluation.estimator, str(folder / _MODEL), problem, data)
-        result = evaluation.result
-        if result.searched:
-            candidates = [{**params, f"cv_{problem.scoring.label}": mean} for params, mean in result.searched]
-            (folder / "search.json").write_text(
-                json.dumps(candidates, indent=1, default=str), encoding="utf-8"
-            )
-        record = {
-            "run_id": run_id,
-            "experiment": problem.name,
-            "task": problem.task,
-            "run_tags": self._tags | {"mlstack.problem": problem.name, "mlstack.model": result.model},
-            "tags": {
-                "mlstack.data_digest": result.data_digest,
-                "mlstack.warnings": "\n".join(result.warnings),
-            },
-            "params": params_of(result, problem),
-            "metrics": [item for item in metrics_of(result, problem) if math.isfinite(item[1])],
-            "time": int(time.time() * 1000),
-            "dataset": dict(self._dataset(problem, data)),
-        }
-        (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
-
     def _upload(self, folder: Path) -> Logged:
-        """Log a folder of `_pack`, and close its run."""
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        """Log what `pack` wrote, and close its run."""
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         tags, experiment_id = record["run_tags"], self._experiment(record["experiment"])
         run_id = record["run_id"]
         if run_id is None:
-            run_id = self._start(experiment_id, tags["mlstack.model"], tags)
+            run_id = self._start(experiment_id, tags[Tag.ALGORITHM], tags)
         model = self._client.create_logged_model(
             experiment_id,
-            name=_MODEL,
+            name=MODEL,
             source_run_id=run_id,
             params=dict(list(record["params"].items())[:_PARAMS]),
-            tags={key: tags[key] for key in ("mlstack.problem", "mlstack.model")},
+            tags={key: tags[key] for key in (Tag.PROBLEM, Tag.ALGORITHM)},
             model_type=record["task"],
         )
         dataset = Dataset(**record["dataset"])
@@ -358,14 +304,14 @@ class Tracker:
             for name, value, step in record["metrics"]
         ]
         self._log_inputs(run_id, dataset)
-        written = Model.load(str(folder / _MODEL))
+        written = Model.load(str(folder / MODEL))
         written.artifact_path, written.run_id = model.artifact_location, run_id
         written.model_uuid = written.model_id = model.model_id
-        written.save(str(folder / _MODEL / "MLmodel"))
-        self._client.log_artifacts(run_id, str(folder / _PLOTS), _PLOTS)
-        if (folder / "search.json").exists():
-            self._client.log_artifact(run_id, str(folder / "search.json"))
-        self._client.log_model_artifacts(model.model_id, str(folder / _MODEL))
+        written.save(str(folder / MODEL / "MLmodel"))
+        self._client.log_artifacts(run_id, str(folder / PLOTS), PLOTS)
+        if (folder / SEARCH).exists():
+            self._client.log_artifact(run_id, str(folder / SEARCH))
+        self._client.log_model_artifacts(model.model_id, str(folder / MODEL))
         self._client.finalize_logged_model(model.model_id, "READY")
         self.close(run_id, "FINISHED", {**record["tags"], STATUS: "completed"}, record["params"], metrics)
         # Last, so that a result that is uploaded again has one model and no remains of the first try.
@@ -378,114 +324,12 @@ class Tracker:
 
     def _keep(self, folder: Path) -> str:
         """Move a folder to the spool, if there is anything in it; say where it is."""
-        if not (folder / _RECORD).exists():
+        if not (folder / RECORD).exists():
             return "MLflow was lost before this result could be written"
         self._spool.mkdir(parents=True, exist_ok=True)
         place = shutil.move(str(folder), self._spool / folder.name)
         return f"MLflow was lost; the result is kept in {place}, and the next training uploads it"
 
-    def _fail(self, run_id: str, result: ModelResult) -> None:
+    def _fail(self, run_id: str, result: Result) -> None:
         self._client.log_text(run_id, result.trace, "error.txt")
         self.close(run_id, "FAILED", {STATUS: "failed", "mlstack.error": result.error})
-
-
-@dataclass(frozen=True)
-class TrainingValues:
-    """What is written on the run of a whole training, beside its files."""
-
-    completed: bool
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    tags: Mapping[str, str]
-
-
-def metrics_of(result: ModelResult, problem: Problem) -> Iterator[tuple[str, float, int]]:
-    """Yield what is logged as metrics: name, value and step (the fold for fold scores, else 0)."""
-    label = problem.scoring.label
-    for fold, score in enumerate(result.fold_scores):
-        yield f"cv_fold_{label}", score, fold
-    found = {
-        f"cv_{label}": result.mean,
-        f"cv_{label}_std": result.std,
-        f"train_{label}": result.train_score,
-        "fit_seconds": result.fit_seconds,
-        "cv_seconds": result.cv_seconds,
-        "predict_seconds": result.predict_seconds,
-        "predict_us_per_row": result.predict_us_per_row,
-        "peak_memory_mib": result.peak_memory_mib,
-    }
-    for name, interval in result.holdout.items():
-        found |= {f"holdout_{name}{suffix}": value for suffix, value in _bounds(asdict(interval))}
-    yield from ((name, value, 0) for name, value in found.items())
-
-
-def _bounds(interval: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    yield "", interval["value"]
-    yield "_low", interval["low"]
-    yield "_high", interval["high"]
-
-
-def params_of(result: ModelResult, problem: Problem) -> dict[str, str]:
-    """Return what is logged as parameters: the estimator's own, and how it was judged."""
-    return {
-        "model": result.model,
-        "cv_folds": str(problem.folds),
-        "metric": problem.metric,
-        "test_size": str(problem.test_size),
-        "candidates": str(max(1, len(result.searched))),
-        **result.params,
-    }
-
-
-def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, data: Data) -> None:
-    """Write a fitted estimator as an MLflow model: skops format, signature, example rows, profile.
-
-    Args:
-        estimator: A fitted estimator of the zoo.
-        path: Folder to write, which must not exist.
-        problem: What it predicts.
-        data: What it was fitted on.
-    """
-    mlflow.sklearn.save_model(
-        estimator,
-        path,
-        serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-        skops_trusted_types=list(TRUSTED_TYPES),
-        signature=signature(problem, data),
-        input_example=data.x_train.iloc[some_rows(len(data.x_train), _EXAMPLE_ROWS)],
-        pip_requirements=_requirements(),
-    )
-    profile.write(path, problem, data, estimator)
-
-
-def signature(problem: Problem, data: Data) -> ModelSignature:
-    """Describe a model's input, raw columns, and its output; columns with missing values are optional."""
-    schema = data.schema
-    kinds: dict[str, DataType] = {
-        **dict.fromkeys(schema.numbers, DataType.double),
-        **dict.fromkeys(schema.categories, DataType.string),
-        **dict.fromkeys(schema.booleans, DataType.boolean),
-        **dict.fromkeys(schema.dates, DataType.datetime),
-    }
-    columns: list[ColSpec | TensorSpec] = [
-        ColSpec(kinds[name], name, required=name not in schema.missing) for name in data.x_train.columns
-    ]
-    answer = DataType.string if problem.task == "classification" else DataType.double
-    return ModelSignature(Schema(columns), Schema([ColSpec(answer, problem.target)]))
-
-
-def _describe_dataset(problem: Problem, data: Data) -> Dataset:
-    table = data.x_train.assign(**{problem.target: data.y_train})
-    source: Any = data.uri or CodeDatasetSource({"mlflow.source.name": data.source})
-    with warnings.catch_warnings():
-        # MLflow knows two kinds of local files, both of the same name, and wonders which one this is.
-        warnings.filterwarnings("ignore", "The specified dataset source can be interpreted", UserWarning)
-        described = from_pandas(table, source=source, targets=problem.target, name=problem.name)
-    dataset: Dataset = described._to_mlflow_entity()
-    return dataset
-
-
-@functools.lru_cache(maxsize=1)
-def _requirements() -> list[str]:
-    """Pin what the model needs to be loaded; asking MLflow to find out takes seconds a model."""
-    return [f"{package}=={metadata.version(package)}" for package in _RUNTIME]

@@ -1,36 +1,31 @@
 """The command line: ``python -m training.train_all_models --help``."""
 
-from __future__ import annotations
-
 import argparse
-import contextlib
-import gc
 import os
 import re
-import signal
 import sys
-import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from training import console as out
-from training import zoo
-from training.problem import PROBLEMS_DIR, Problem, ProblemError, expected, load_problems
-from training.server import UsageError, check_uri, code_version, default_uri, unreachable
+from rich.console import Console
+
+from training import algorithms, cli
+from training.algorithms import BASELINE
+from training.backends import LOCAL, available_cpus, pin_threads, warm_up
+from training.console import catalogue, make_console
+from training.fits import Job
+from training.problem import Problem
+from training.problem_file import PROBLEMS_DIR, load_problems
+from training.refusals import UsageError, expected
+from training.server import code_version
 from training.session import Session, Settings
-from training.workers import LOCAL, BackendError, Job, available_cpus, pin_threads, warm_up
+from training.signals import sigterm_as_interrupt
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rich.console import Console
-
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 ALL = "all"
 
 _EPILOG = """\
 exit codes:
-  0    every model that was asked for by name was trained, and at least one of each problem
+  0    every algorithm that was named was trained, and at least one for each problem
   1    a training failed, or MLflow can't be reached
   2    bad usage: nothing was started
   130  interrupted (Ctrl-C, SIGTERM); no run is left RUNNING
@@ -51,42 +46,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see the end of ``--help``.
     """
-    try:
-        options = _parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has printed why; its code 2 is ours too
-        return int(stop.code or 0)
-    console = out.make_console()
-    try:
-        problems = load_problems(PROBLEMS_DIR, *([options.problems_dir] if options.problems_dir else []))
-        check_uri(options.tracking_uri)
-        if options.list:
-            for table in out.catalogue(problems):
-                console.print(table)
-            return OK
-        jobs = plan(problems, options.problem, options.model)
-    except (ProblemError, UsageError) as error:
-        return _refuse(error, USAGE)
-    action = _train if options.close_left_over is None else _close_left_over
-    if action is _train:
+    return cli.run(_parser(), _run, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
+    console = make_console()
+    problems = load_problems(PROBLEMS_DIR, *([options.problems_dir] if options.problems_dir else []))
+    if options.list:
+        for table in catalogue(problems):
+            console.print(table)
+        return cli.OK
+    jobs = plan(problems, options.problem, options.model)
+    if options.close_left_over is None:
         count = len({job.problem.name for job in jobs})
         console.print(f"{count} problem{'s' * (count > 1)}, {len(jobs)} training{'s' * (len(jobs) > 1)}")
     if options.check:
-        return OK
-    fault = unreachable(options.tracking_uri)
+        return cli.OK
     try:
-        with _sigterm_as_interrupt():
-            return _refuse(fault, FAILED) if fault else action(jobs, options, console)
+        with sigterm_as_interrupt():
+            cli.expect_mlflow(options.tracking_uri)
+            if options.close_left_over is None:
+                return _train(jobs, options, console)
+            return _close_left_over(options, console)
     except KeyboardInterrupt:  # before anything was started
-        return _refuse("interrupted: nothing was started", INTERRUPTED)
-
-
-def _refuse(reason: object, code: int) -> int:
-    print(reason if code == INTERRUPTED else f"error: {reason}", file=sys.stderr)
-    return code
+        print("interrupted: nothing was started", file=sys.stderr)
+        return cli.INTERRUPTED
 
 
 def plan(problems: Mapping[str, Problem], problem_names: str, model_names: str) -> list[Job]:
-    """Expand the choice of problems and models into trainings.
+    """Expand the choice of problems and algorithms into trainings.
 
     Args:
         problems: All problems by name.
@@ -94,28 +82,27 @@ def plan(problems: Mapping[str, Problem], problem_names: str, model_names: str) 
         model_names: ``all``, or names separated by commas. The baseline always comes along.
 
     Returns:
-        One job per problem and model that fits its task.
+        One job for each problem and algorithm that fits its task.
 
     Raises:
-        UsageError: A name doesn't exist, or a model fits none of the chosen problems.
+        UsageError: A name doesn't exist, or an algorithm fits none of the chosen problems.
     """
-    chosen = _choose("problem", problem_names, list(problems))
-    models = _choose("model", model_names, zoo.names())
-    tasks = {problems[name].task for name in chosen}
+    chosen = [problems[name] for name in _choose("problem", problem_names, list(problems))]
+    named = _choose("model", model_names, algorithms.names())
     if model_names != ALL:
-        for name in models:
-            if not any(name in zoo.names(task) for task in tasks):
-                task = next(iter(tasks))  # a model that fits one of two tasks isn't refused
+        for name in named:
+            if not any(name in algorithms.names(problem.task) for problem in chosen):
+                task = chosen[0].task  # an algorithm that fits one of two tasks isn't refused
                 raise UsageError(
-                    f"--model {name}: not a {task} model, and {', '.join(chosen)} needs one; expected one of "
-                    f"{', '.join(zoo.names(task))}"
+                    f"--model {name}: not a {task} algorithm, and {', '.join(p.name for p in chosen)} needs "
+                    f"one; expected one of {', '.join(algorithms.names(task))}"
                 )
     jobs = []
-    for problem in (problems[name] for name in chosen):
-        fitting = problem.wanted(zoo.names(problem.task)) if model_names == ALL else models
-        wanted = [name for name in zoo.names(problem.task) if name in fitting or name == zoo.BASELINE]
-        if wanted != [zoo.BASELINE] or zoo.BASELINE in models:
-            jobs += [Job(problem, name, zoo.find(name, problem).cost) for name in wanted]
+    for problem in chosen:
+        fitting = problem.algorithms if model_names == ALL else named
+        wanted = [name for name in algorithms.names(problem.task) if name in fitting or name == BASELINE]
+        if wanted != [BASELINE] or BASELINE in named:
+            jobs += [Job(problem, name, problem.algorithm(name).cost) for name in wanted]
     return jobs
 
 
@@ -151,77 +138,50 @@ def _train(jobs: list[Job], options: argparse.Namespace, console: Console) -> in
         job=options.job,
     )
     session = Session(jobs, settings, console)
-    total = len(jobs)
     try:
         session.run()
     except KeyboardInterrupt:
-        session.leaderboards()
-        console.print(f"interrupted after {len(session.results)} of {total} models; nothing was registered")
-        return INTERRUPTED
-    except ProblemError as error:
-        return _refuse(error, USAGE)
-    except BackendError as error:
-        return _refuse(error, FAILED)
-    except Exception as error:
-        if type(error).__module__ != "mlflow.exceptions":  # not imported here: it takes seconds
-            raise
-        return _refuse(f"MLflow at {options.tracking_uri} refused: {error}", FAILED)
-    session.leaderboards()
-    session.summary()
+        session.print_leaderboards()
+        done = len(session.results)
+        console.print(f"interrupted after {done} of {len(jobs)} models; nothing was registered")
+        return cli.INTERRUPTED
+    session.print_leaderboards()
+    session.print_summary()
     return _verdict(session, set() if options.model == ALL else set(_split(options.model)))
 
 
 def _verdict(session: Session, named: set[str]) -> int:
     """Return the exit code of a training that ran to its end."""
-    nothing = any(not any(r.completed for r in session.of(problem)) for problem in session.problems)
-    asked = any(not result.completed and result.model in named for result in session.results)
-    unregistered = any(outcome.error for outcome in session.outcomes.values())
-    return FAILED if nothing or asked or unregistered or session.lost else OK
+    courses = session.courses.values()
+    nothing = any(not any(result.completed for result in course.results) for course in courses)
+    asked = any(not result.completed and result.algorithm in named for result in session.results)
+    unregistered = any(course.outcome.error for course in courses)
+    return cli.FAILED if nothing or asked or unregistered or session.lost else cli.OK
 
 
-def _close_left_over(_jobs: list[Job], options: argparse.Namespace, console: Console) -> int:
+def _close_left_over(options: argparse.Namespace, console: Console) -> int:
     from training.tracking import Tracker  # noqa: PLC0415 - imports MLflow, which takes seconds
 
     tracker = Tracker(options.tracking_uri, "", code_version(), options.job, options.spool)
     count = tracker.close_left_over(options.close_left_over)
     console.print(f"{count} runs that {options.job} had left open are closed as FAILED")
-    return OK
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let ``docker stop`` and ``systemctl stop`` end a training as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return cli.OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    uri = default_uri()
     cpus = available_cpus()
-    parser = argparse.ArgumentParser(
-        prog="python -m training.train_all_models",
-        description="Train and compare every model on every problem, log all of it to MLflow,\n"
-        "and register the best model of each problem as its champion.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    description = (
+        "Train and compare every algorithm on every problem, log all of it to MLflow,\n"
+        "and make the best model of each problem its champion if it passes the gate."
     )
+    parser = cli.make_parser("training.train_all_models", description, _EPILOG)
     add = parser.add_argument
     add("--problem", default=ALL, metavar="NAME[,NAME]", help="which problems (default: all)")
     add(
-        "--model", default=ALL, metavar="NAME[,NAME]", help="which models (default: all); 'dummy' comes along"
-    )
-    add(
-        "--tracking-uri", default=uri, metavar="URI", help=f"MLflow (default: MLFLOW_TRACKING_URI, now {uri})"
+        "--model",
+        default=ALL,
+        metavar="NAME[,NAME]",
+        help="which algorithms (default: all); the baseline 'dummy' is always trained as well",
     )
     add(
         "--ui-url",
@@ -234,9 +194,15 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=_path("MLSTACK_PROBLEMS_DIR"),
         metavar="DIR",
-        help="problem files of your own, beside the bundled ones (default: MLSTACK_PROBLEMS_DIR)",
+        help="your own problem files, in addition to the bundled ones (default: MLSTACK_PROBLEMS_DIR)",
     )
-    add("--search", type=_positive, default=1, metavar="N", help="candidates a model (default: 1, no search)")
+    add(
+        "--search",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="candidates of each algorithm (default: 1, no search)",
+    )
     add(
         "--backend",
         type=_backend,
@@ -250,18 +216,18 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         default=os.environ.get("MLSTACK_TIME_LIMIT") or "0",
         metavar="SECONDS",
-        help="give up what isn't done by then, and rank the rest (default: MLSTACK_TIME_LIMIT, else none)",
+        help="give up what isn't done by then and rank the rest (default: MLSTACK_TIME_LIMIT, else none)",
     )
     add(
         "--spool",
         type=Path,
         default=_path("MLSTACK_SPOOL") or Path.home() / ".cache" / "mlstack" / "spool",
         metavar="DIR",
-        help="where results wait that MLflow could not take; the next training uploads them "
+        help="where results are kept that MLflow could not take; the next training uploads them "
         "(default: MLSTACK_SPOOL, else %(default)s)",
     )
-    add("--list", action="store_true", help="list problems and models, and stop")
-    add("--check", action="store_true", help="validate the choice, say how much it is, and stop")
+    add("--list", action="store_true", help="list problems and algorithms, and stop")
+    add("--check", action="store_true", help="validate the choice, say how many trainings it makes, and stop")
     add(
         "--close-left-over",
         metavar="REASON",
@@ -299,6 +265,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    gc.freeze()  # or Python looks through all that MLflow imported, several times, for cycles to free
-    sys.exit(code)
+    sys.exit(main())

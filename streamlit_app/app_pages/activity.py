@@ -9,7 +9,7 @@ from streamlit_app import activity, cached, forms
 from streamlit_app.activity import Traffic
 from streamlit_app.components import answer, charts, grid, header, notices
 from streamlit_app.drift import ENOUGH, Drift
-from streamlit_app.models import LoadedModel
+from streamlit_app.models import AppModel
 
 _SPANS = {
     "Hour": timedelta(hours=1),
@@ -103,7 +103,7 @@ def columns(found: tuple[Drift, ...]) -> None:
     charts.shares(chosen.bins, forms.readable(name))
 
 
-def draw_drift(path: str, model: LoadedModel, span: timedelta) -> None:
+def draw_drift(path: str, model: AppModel, span: timedelta) -> None:
     """Compares what was asked with the training data, where both are known."""
     st.subheader("Still what it was trained on?", anchor=False)
     if model.profile is None:
@@ -126,7 +126,7 @@ def draw_drift(path: str, model: LoadedModel, span: timedelta) -> None:
         columns(found)
 
 
-def draw(model: LoadedModel) -> None:
+def draw(model: AppModel) -> None:
     """Draws the log of one model, or why there is none."""
     answer.version(model)
     path = activity.file()

@@ -7,9 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
+from serving.errors import PredictionError
 from streamlit_app import activity, cached, tables
 from streamlit_app.components import answer, grid, header, notices
-from streamlit_app.models import LoadedModel, PredictionError
+from streamlit_app.models import AppModel
 from streamlit_app.tables import Matched, Problem, TableError, Upload
 
 _MEGABYTES = 50
@@ -34,7 +35,7 @@ class Scored:
         return tables.as_csv(pa.parquet.read_table(pa.BufferReader(self.content)))
 
 
-def score(model: LoadedModel, upload: Upload, matched: Matched, name: str) -> Scored:
+def score(model: AppModel, upload: Upload, matched: Matched, name: str) -> Scored:
     """Asks the model in parts, showing how far it is.
 
     Raises:
@@ -49,8 +50,8 @@ def score(model: LoadedModel, upload: Upload, matched: Matched, name: str) -> Sc
             answers.append(activity.ask(log, model, frame.iloc[start : start + _CHUNK]))
         values = np.concatenate([part.values for part in answers])
         added = {"prediction": values}
-        if answers[0].chances is not None:
-            chances = np.concatenate([np.asarray(part.chances) for part in answers])
+        if answers[0].probabilities is not None:
+            chances = np.concatenate([np.asarray(part.probabilities) for part in answers])
             added["probability"] = chances.max(axis=1)
             if 2 <= len(answers[0].classes) <= _CLASSES:
                 added |= {f"probability_{c}": chances[:, i] for i, c in enumerate(answers[0].classes)}
@@ -63,7 +64,7 @@ def score(model: LoadedModel, upload: Upload, matched: Matched, name: str) -> Sc
     return Scored(name, len(frame), table.num_rows - len(frame), names, preview, content)
 
 
-def report(matched: Matched, model: LoadedModel, rows: int) -> None:
+def report(matched: Matched, model: AppModel, rows: int) -> None:
     """Says what of the file is used, and what stands in the way."""
     found = len(model.columns) - len(matched.missing) - len(matched.absent)
     with st.container(key="report"):
@@ -138,7 +139,7 @@ def result(scored: Scored) -> None:
         st.caption(f"The first {_PREVIEW} rows; the files hold all.")
 
 
-def template(model: LoadedModel) -> None:
+def template(model: AppModel) -> None:
     """Offers a file that fits, to be filled in."""
     rows = pd.DataFrame(list(model.examples) or None, columns=[column.name for column in model.columns])
     st.download_button(
@@ -153,7 +154,7 @@ def template(model: LoadedModel) -> None:
     )
 
 
-def draw(model: LoadedModel) -> None:
+def draw(model: AppModel) -> None:
     """Draws the upload, and what came of it."""
     answer.version(model)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

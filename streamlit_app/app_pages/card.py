@@ -3,11 +3,12 @@
 import pandas as pd
 import streamlit as st
 
-from serving.contract import CHAMPION
+from serving.contract import CHAMPION, RunTag, VersionTag, metric_name
+from serving.errors import ModelUnusableError
 from serving.profile import Column
 from streamlit_app import cached, forms
 from streamlit_app.components import follow, grid, header, notices
-from streamlit_app.registry import Card, ModelUnusableError
+from streamlit_app.registry import Card
 
 _METRICS = 4
 _SEVERITIES = {"issue": ":red-badge[issue]", "tip": ":orange-badge[tip]", "passed": ":green-badge[passed]"}
@@ -31,19 +32,18 @@ def origin(card: Card) -> None:
     """Draws where a version comes from."""
     tags, data = card.version.tags, card.dataset
     rows = card.profile.rows if card.profile else data.get("rows")
+    by = tags.get(VersionTag.PROMOTED_BY)
     facts = {
-        "Algorithm": tags.get("model", "").replace("_", " "),
+        "Algorithm": tags.get(VersionTag.ALGORITHM, "").replace("_", " "),
         "Estimator": card.params.get("estimator", ""),
-        "Predicts": tags.get("task", ""),
+        "Predicts": tags.get(VersionTag.TASK, ""),
         "Trained on": data.get("source", ""),
         "Rows": f"{int(rows):,}" if rows else "",
-        "Data digest": tags.get("data_digest") or data.get("digest", ""),
+        "Data digest": tags.get(VersionTag.DATA_DIGEST) or data.get("digest", ""),
         "Trained at": f"{card.version.created:%Y-%m-%d %H:%M} UTC",
-        "Code version": tags.get("code_version") or card.tags.get("mlflow.source.git.commit", ""),
-        "Promoted": " ".join(
-            filter(None, [tags.get("promoted_at"), tags.get("promoted_by") and f"by {tags['promoted_by']}"])
-        ),
-        "Job": card.tags.get("mlstack.job", ""),
+        "Code version": tags.get(VersionTag.CODE_VERSION) or card.tags.get(RunTag.COMMIT, ""),
+        "Promoted": " ".join(filter(None, [tags.get(VersionTag.PROMOTED_AT), by and f"by {by}"])),
+        "Job": card.tags.get(RunTag.JOB, ""),
     }
     with st.container(border=True, key="origin"):
         st.subheader("Where it comes from", anchor=False)
@@ -69,7 +69,7 @@ def quality(card: Card) -> None:
             for name in names[:_METRICS]:
                 value, low, high = (card.metrics[f"{name}{end}"] for end in ("", "_low", "_high"))
                 st.metric(
-                    name.removeprefix("holdout_").replace("_", " "),
+                    metric_name(name.removeprefix("holdout_")),
                     forms.number(value),
                     f"{forms.number(low)} to {forms.number(high)}",
                     delta_color="off",
@@ -89,7 +89,7 @@ def quality(card: Card) -> None:
             if name in card.metrics
         ]
         if seen:
-            st.caption(f"{label.replace('_', ' ')}: {', '.join(seen)}.")
+            st.caption(f"{metric_name(label)}: {', '.join(seen)}.")
 
 
 def limits(card: Card) -> None:
@@ -98,7 +98,7 @@ def limits(card: Card) -> None:
     found = [finding for finding in findings if finding.get("severity") in ("issue", "tip")]
     with st.container(border=True, key="limits"):
         st.subheader("Known limits", anchor=False)
-        reason = card.version.tags.get("promotion")
+        reason = card.version.tags.get(VersionTag.REASON)
         if reason:
             st.markdown(f"**Gate:** {reason}")
         for finding in sorted(found, key=lambda finding: finding["severity"] != "issue"):

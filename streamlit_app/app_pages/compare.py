@@ -7,11 +7,12 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from serving.contract import CHALLENGER, CHAMPION
+from serving.contract import CHALLENGER, CHAMPION, VersionTag, metric_direction, metric_name
+from serving.errors import RegistryAwayError
 from streamlit_app import cached, forms
 from streamlit_app.cached import Catalogue
 from streamlit_app.components import charts, grid, header, notices
-from streamlit_app.registry import RegistryAwayError, Training, Version
+from streamlit_app.registry import Training, Version
 
 _DRAWN = 30  # versions in the plot, the newest
 _BASELINE = "dummy"
@@ -37,10 +38,10 @@ def overview(catalogue: Catalogue) -> None:
                 "champion": f"v{model.champion}" if model.champion else "none yet",
                 "challenger": f"v{model.challenger}" if model.challenger else "",
                 "versions": len(versions),
-                "algorithm": words(held.tags.get("model", "")) if held else "",
-                "metric": held.metric if held else "",
-                "cross-validated": held.score("cv_score") if held else None,
-                "holdout": held.score("holdout_score") if held else None,
+                "algorithm": words(held.tags.get(VersionTag.ALGORITHM, "")) if held else "",
+                "metric": metric_name(held.metric) if held else "",
+                "cross-validated": held.score(VersionTag.CV_SCORE) if held else None,
+                "holdout": held.score(VersionTag.HOLDOUT_SCORE) if held else None,
                 "promoted (UTC)": promoted(held) if held else None,
             }
         )
@@ -49,16 +50,16 @@ def overview(catalogue: Catalogue) -> None:
 
 def decision(version: Version, role: str) -> None:
     """Draws what the gate decided of one version, and why."""
-    outcome = version.tags.get("gate_decision", "")
+    outcome = version.tags.get(VersionTag.GATE_DECISION, "")
     badge = {"promote": ":green-badge[promoted by the gate]", "keep": ":orange-badge[kept back by the gate]"}
     marks = [f"**v{version.number}** {words(version.tags.get('model', ''))}"]
     marks += [f":{'green' if role == CHAMPION else 'blue'}-badge[{role}]"] if role else []
     marks += [badge[outcome]] if outcome in badge else []
-    by = version.tags.get("promoted_by", "")
+    by = version.tags.get(VersionTag.PROMOTED_BY, "")
     marks += [f":violet-badge[by hand: {by}]"] if by and by != "gate" else []
     marks += [f"[MLflow :material/open_in_new:]({version.url})"] if version.url else []
     st.markdown(" ".join(marks))
-    reason = version.tags.get("promotion") or "No decision was written down for this version."
+    reason = version.tags.get(VersionTag.REASON) or "No decision was written down for this version."
     st.caption(reason[:1].upper() + reason[1:])
 
 
@@ -68,7 +69,8 @@ def versions_of(name: str, held: dict[str, str]) -> None:
     if not versions:
         notices.empty("No versions", "inventory_2", "This model was registered without a version.")
         return
-    metric = f"{versions[0].metric or 'score'} ({forms.direction(versions[0].tags.get('metric', ''))})"
+    scorer = versions[0].tags.get(VersionTag.METRIC, "")
+    metric = f"{metric_name(scorer) or 'Score'} ({metric_direction(scorer)})"
     st.subheader(f"Versions of {forms.readable(name)}", anchor=False)
     left, right = st.columns([3, 2], gap="medium")
     with left:
@@ -83,13 +85,13 @@ def versions_of(name: str, held: dict[str, str]) -> None:
             {
                 "version": f"v{version.number}",
                 "role": held.get(version.number, ""),
-                "algorithm": words(version.tags.get("model", "")),
-                "cross-validated": version.score("cv_score"),
-                "±": version.score("cv_std"),
-                "holdout": version.score("holdout_score"),
-                "gate": version.tags.get("gate_decision", ""),
-                "better by": version.score("gate_improvement"),
-                "sure": version.score("gate_confidence"),
+                "algorithm": words(version.tags.get(VersionTag.ALGORITHM, "")),
+                "cross-validated": version.score(VersionTag.CV_SCORE),
+                "±": version.score(VersionTag.CV_STD),
+                "holdout": version.score(VersionTag.HOLDOUT_SCORE),
+                "gate": version.tags.get(VersionTag.GATE_DECISION, ""),
+                "better by": version.score(VersionTag.GATE_IMPROVEMENT),
+                "sure": version.score(VersionTag.GATE_CONFIDENCE),
                 "trained (UTC)": version.created.replace(tzinfo=None),
                 "MLflow": version.url,
             }
@@ -106,14 +108,14 @@ def scores(versions: tuple[Version, ...], held: dict[str, str]) -> pd.DataFrame:
     for version in reversed(versions):
         shared = {
             "version": version.number,
-            "model": words(version.tags.get("model", "")),
+            "model": words(version.tags.get(VersionTag.ALGORITHM, "")),
             "role": held.get(version.number, "earlier version"),
         }
-        value, spread = version.score("cv_score"), version.score("cv_std") or 0.0
+        value, spread = version.score(VersionTag.CV_SCORE), version.score(VersionTag.CV_STD) or 0.0
         if value is not None:
             ends = {"low": value - spread, "high": value + spread}
             rows.append(shared | {"score": "cross-validated", "value": value, **ends})
-        if (value := version.score("holdout_score")) is not None:
+        if (value := version.score(VersionTag.HOLDOUT_SCORE)) is not None:
             rows.append(shared | {"score": "holdout", "value": value, "low": value, "high": value})
     return pd.DataFrame(rows, columns=["version", "model", "role", "score", "value", "low", "high"])
 
@@ -168,7 +170,7 @@ def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None
 def promoted(version: Version) -> datetime | None:
     """When a version became champion; tags are free text."""
     try:
-        return datetime.fromisoformat(version.tags["promoted_at"]).replace(tzinfo=None)
+        return datetime.fromisoformat(version.tags[VersionTag.PROMOTED_AT]).replace(tzinfo=None)
     except (KeyError, ValueError):
         return None
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from serving.errors import PredictionError
 from serving.profile import Value
 from streamlit_app import activity, cached, explain
 from streamlit_app.components import answer, header, model_form, notices
 from streamlit_app.explain import Influence
-from streamlit_app.models import LoadedModel, Prediction, PredictionError, first
+from streamlit_app.models import AppModel, Prediction, first
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Answered:
     influences: list[Influence] | None = None
 
 
-def announce(model: LoadedModel) -> None:
+def announce(model: AppModel) -> None:
     """Tells a person, once, that another version answers from now on."""
     key = f"predict.{model.name}.version"
     if st.session_state.get(key, model.version) != model.version:
@@ -29,13 +30,13 @@ def announce(model: LoadedModel) -> None:
     st.session_state[key] = model.version
 
 
-def ask(model: LoadedModel, row: dict[str, Value], *, asked: bool) -> Prediction:
+def ask(model: AppModel, row: dict[str, Value], *, asked: bool) -> Prediction:
     """Asks the model; only what a person asks for is written down."""
     frame = model.frame([row])
     return first(activity.ask(cached.activity_log(), model, frame) if asked else model.ask(frame))
 
 
-def influences(model: LoadedModel, held: Answered) -> list[Influence]:
+def influences(model: AppModel, held: Answered) -> list[Influence]:
     """Explains an answer, which stands without it where that fails."""
     try:
         return explain.influences(model, held.row, held.prediction.value)
@@ -43,7 +44,7 @@ def influences(model: LoadedModel, held: Answered) -> list[Influence]:
         return []
 
 
-def draw_answer(model: LoadedModel, row: dict[str, Value] | None, *, asked: bool) -> None:
+def draw_answer(model: AppModel, row: dict[str, Value] | None, *, asked: bool) -> None:
     """Draws the answer first, then what takes longer."""
     key = f"predict.{model.name}.answer"
     held: Answered | None = st.session_state.get(key)
@@ -62,7 +63,7 @@ def draw_answer(model: LoadedModel, row: dict[str, Value] | None, *, asked: bool
     answer.program(model, row, held.prediction)
 
 
-def draw(model: LoadedModel) -> None:
+def draw(model: AppModel) -> None:
     """Draws the form beside the answer; on a phone, above it."""
     announce(model)
     answer.version(model)

@@ -4,22 +4,22 @@ import os
 
 import streamlit as st
 
-from serving.contract import CHAMPION
+from serving.contract import CHAMPION, VersionTag, metric_name
 from serving.profile import Value
 from streamlit_app import forms, invocation
 from streamlit_app.components import charts
 from streamlit_app.explain import Influence
-from streamlit_app.models import LoadedModel, Prediction
+from streamlit_app.models import AppModel, Prediction
 
 _MOST_BARS = 12
 _MOST_INFLUENCES = 6
 
 
-def version(model: LoadedModel) -> None:
+def version(model: AppModel) -> None:
     """Says in a line which version answers, how good it is, and where MLflow keeps it."""
     facts = [f"**{forms.readable(model.name)}** v{model.version}", f":green-badge[{CHAMPION}]"]
-    if zoo_name := model.tags.get("model"):
-        facts.append(zoo_name.replace("_", " "))
+    if algorithm := model.tags.get(VersionTag.ALGORITHM):
+        facts.append(algorithm.replace("_", " "))
     if score := _score(model):
         facts.append(score)
     links = {"Run": model.run_url, "Model version": model.version_url}
@@ -28,7 +28,7 @@ def version(model: LoadedModel) -> None:
         st.markdown(" · ".join(facts))
 
 
-def show(model: LoadedModel, prediction: Prediction | None) -> None:
+def show(model: AppModel, prediction: Prediction | None) -> None:
     """Draws the prediction large, and how sure it is; before there is one, where it will be."""
     if prediction is None:
         st.metric("Prediction", "—")
@@ -53,7 +53,7 @@ def show(model: LoadedModel, prediction: Prediction | None) -> None:
         )
 
 
-def pushed(model: LoadedModel, found: list[Influence], *, classes: bool) -> None:
+def pushed(model: AppModel, found: list[Influence], *, classes: bool) -> None:
     """Draws which values pushed the prediction, strongest first."""
     shown = [influence for influence in found if influence.change][:_MOST_INFLUENCES]
     st.markdown("**What pushed it**")
@@ -68,7 +68,7 @@ def pushed(model: LoadedModel, found: list[Influence], *, classes: bool) -> None
     st.caption(f"How much each value moves {answer}, against what the {rows} rows had in its place.")
 
 
-def program(model: LoadedModel, row: dict[str, Value], prediction: Prediction) -> None:
+def program(model: AppModel, row: dict[str, Value], prediction: Prediction) -> None:
     """Shows the answer as a program would get it, and how to ask for it."""
     url = os.environ.get("MLSTACK_SCORING_PUBLIC_URL")
     with st.expander("For programs: JSON and curl" if url else "For programs: JSON", icon=":material/code:"):
@@ -81,13 +81,10 @@ def _signed(change: float) -> str:
     return f"{'+' if change >= 0 else '-'}{forms.number(abs(change))}"
 
 
-def _score(model: LoadedModel) -> str:
-    metric, score = model.tags.get("metric"), model.tags.get("holdout_score") or model.tags.get("cv_score")
+def _score(model: AppModel) -> str:
+    metric = model.tags.get(VersionTag.METRIC)
+    score = model.tags.get(VersionTag.HOLDOUT_SCORE) or model.tags.get(VersionTag.CV_SCORE)
     try:
-        return (
-            f"{forms.metric(metric).replace('_', ' ')} {forms.number(float(score))}"
-            if metric and score
-            else ""
-        )
+        return f"{metric_name(metric)} {forms.number(float(score))}" if metric and score else ""
     except ValueError:  # tags are free text
         return ""

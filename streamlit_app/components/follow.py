@@ -4,8 +4,8 @@ import time
 
 import streamlit as st
 
+from serving.errors import RegistryAwayError
 from streamlit_app import cached
-from streamlit_app.registry import RegistryAwayError
 
 _RETRY_SECONDS = 15  # a model that can't be loaded costs a download each time
 

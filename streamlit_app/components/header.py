@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from serving.errors import ModelUnusableError
 from streamlit_app import cached, forms
 from streamlit_app.components import follow, notices
-from streamlit_app.models import LoadedModel
-from streamlit_app.registry import ModelUnusableError
+from streamlit_app.models import AppModel
 
 
 def show(title: str) -> None:
@@ -41,7 +41,7 @@ def chosen() -> tuple[str, str]:
     return name, version
 
 
-def with_model(draw: Callable[[LoadedModel], None]) -> None:
+def with_model(draw: Callable[[AppModel], None]) -> None:
     """Draws a page for the chosen model's champion, or says why there is none to draw it for."""
     try:
         loaded = cached.model(*chosen())

@@ -9,14 +9,14 @@ import streamlit as st
 from serving.profile import Value
 from streamlit_app import forms
 from streamlit_app.forms import Field, Group
-from streamlit_app.models import LoadedModel
+from streamlit_app.models import AppModel
 
 _COLUMNS = 3
 _YES_NO = {True: "Yes", False: "No"}
 _FIRST, _LAST = date(1678, 1, 1), date(2261, 12, 31)  # what a model's dates can hold
 
 
-def asked(model: LoadedModel) -> tuple[dict[str, Value] | None, bool]:
+def asked(model: AppModel) -> tuple[dict[str, Value] | None, bool]:
     """What a person asks; known before the form is drawn, so that a long form holds up no answer.
 
     Args:
@@ -31,7 +31,7 @@ def asked(model: LoadedModel) -> tuple[dict[str, Value] | None, bool]:
     return row, now and row is not None
 
 
-def show(model: LoadedModel) -> None:
+def show(model: AppModel) -> None:
     """Draws the form, filled with a typical row, or with an example where nothing is known of the rows.
 
     Args:
@@ -63,7 +63,7 @@ def show(model: LoadedModel) -> None:
             st.warning(f"Please fill in: {', '.join(empty)}.", icon=":material/edit:")
 
 
-def _ask(model: LoadedModel, layout: Sequence[Group], widgets: dict[str, str]) -> None:
+def _ask(model: AppModel, layout: Sequence[Group], widgets: dict[str, str]) -> None:
     """Takes the row as it stands in the widgets, if nothing is wanting."""
     row = {name: None if (value := st.session_state[key]) == "" else value for name, key in widgets.items()}
     empty = forms.missing(layout, row)
@@ -72,7 +72,7 @@ def _ask(model: LoadedModel, layout: Sequence[Group], widgets: dict[str, str]) -
     st.session_state[f"predict.{model.name}.now"] = True
 
 
-def _exact(model: LoadedModel, layout: Sequence[Group]) -> bool:
+def _exact(model: AppModel, layout: Sequence[Group]) -> bool:
     """Whether numbers are typed, which also takes those that no training row had."""
     if not any(field.widget == "slider" for group in layout for field in group.fields):
         return False
@@ -86,7 +86,7 @@ def _exact(model: LoadedModel, layout: Sequence[Group]) -> bool:
     )
 
 
-def _inputs(model: LoadedModel, layout: Sequence[Group], *, exact: bool) -> dict[str, str]:
+def _inputs(model: AppModel, layout: Sequence[Group], *, exact: bool) -> dict[str, str]:
     """Draws the fields; returns the key of each column's widget."""
     tabs = st.tabs([group.title for group in layout]) if len(layout) > 1 else [st.container()]
     keys = {}
@@ -138,11 +138,11 @@ def _number(field: Field, label: str, key: str, *, slider: bool) -> None:
     st.number_input(label, value=None, step=step, format=shown, key=key, help=hint, persist_state="session")
 
 
-def _key(model: LoadedModel, field: Field, widget: forms.Widget) -> str:
+def _key(model: AppModel, field: Field, widget: forms.Widget) -> str:
     return f"predict.{model.name}.{widget}.{field.column.name}"
 
 
-def _filled(model: LoadedModel, layout: Sequence[Group], row: dict[str, Value]) -> dict[str, Value]:
+def _filled(model: AppModel, layout: Sequence[Group], row: dict[str, Value]) -> dict[str, Value]:
     """What the widgets hold when they show a row."""
     held: dict[str, Value] = {}
     for group in layout:
@@ -164,7 +164,7 @@ def _filled(model: LoadedModel, layout: Sequence[Group], row: dict[str, Value]) 
     return held
 
 
-def _carry_over(model: LoadedModel, layout: Sequence[Group]) -> None:
+def _carry_over(model: AppModel, layout: Sequence[Group]) -> None:
     """Shows in the other kind of widget what was chosen in this one."""
     exact = st.session_state[f"predict.{model.name}.exact"]
     for field in (field for group in layout for field in group.fields if field.widget == "slider"):
@@ -175,7 +175,7 @@ def _carry_over(model: LoadedModel, layout: Sequence[Group]) -> None:
             st.session_state[slider] = field.clamped(st.session_state.get(typed))
 
 
-def _next_example(model: LoadedModel, layout: Sequence[Group], shown: bool) -> None:
+def _next_example(model: AppModel, layout: Sequence[Group], shown: bool) -> None:
     """Fills in the next example; the first one is shown already where a form begins with it."""
     key = f"predict.{model.name}.turn"
     st.session_state[key] = turn = st.session_state.get(key, 0 if shown else -1) + 1

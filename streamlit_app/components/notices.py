@@ -2,13 +2,13 @@
 
 import streamlit as st
 
+from serving.errors import ExplainedError
 from streamlit_app import cached, forms
-from streamlit_app.models import AppError
 
 _TRAIN = "ansible-playbook train.yml -e model=all"
 
 
-def away(error: AppError) -> None:
+def away(error: ExplainedError) -> None:
     """MLflow can't be reached, and nothing is known from before."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/cloud_off: MLflow is not answering", anchor=False)
@@ -39,7 +39,7 @@ def nothing_promoted(catalogue: cached.Catalogue) -> None:
         st.code(_TRAIN, language="bash")
 
 
-def unusable(error: AppError) -> None:
+def unusable(error: ExplainedError) -> None:
     """The chosen model can't be loaded."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/deployed_code_alert: This model is not available", anchor=False)
@@ -49,14 +49,14 @@ def unusable(error: AppError) -> None:
         _detail(error)
 
 
-def no_answer(error: AppError) -> None:
+def no_answer(error: ExplainedError) -> None:
     """The model failed on these values."""
     with st.container(key="no-answer"):
         st.error(f"{error} Change a value and try again.", icon=":material/error:")
         _detail(error)
 
 
-def no_table(error: AppError) -> None:
+def no_table(error: ExplainedError) -> None:
     """An uploaded file can't be used."""
     with st.container(border=True, key="no-table"):
         st.subheader(":material/scan_delete: This file can't be used", anchor=False)
@@ -72,7 +72,7 @@ def empty(title: str, icon: str, *lines: str) -> None:
             st.markdown(line)
 
 
-def _detail(error: AppError) -> None:
+def _detail(error: ExplainedError) -> None:
     if error.detail:
         with st.expander("What the machine said"):
             st.code(error.detail, language=None, wrap_lines=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 from threadpoolctl import threadpool_limits
 
-from training.evaluation import ModelResult
-from training.problem import Problem, load_problems
+from training.problem import Problem
+from training.problem_file import load_problems
+from training.results import Result
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of its own type hints when it is imported
-    import mlflow.pyfunc  # noqa: F401 - the tests' own imports find it loaded
+    import mlflow.pyfunc  # the tests' own imports find it loaded
+    from mlflow import MlflowClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,20 +45,40 @@ def problems() -> dict[str, Problem]:
 
 
 @pytest.fixture
-def make_result() -> Callable[..., ModelResult]:
+def make_result() -> Callable[..., Result]:
     """Make a completed result with a given mean, or a failed one."""
 
-    def make(model: str, mean: float = 0.5, **changes: object) -> ModelResult:
+    def make(algorithm: str, mean: float = 0.5, **changes: object) -> Result:
         known = {
             "problem": "breast_cancer",
-            "model": model,
+            "algorithm": algorithm,
             "status": "completed",
             "fold_scores": (mean, mean),
             "data_digest": "d1",
         }
-        return ModelResult(**{**known, **changes})
+        return Result(**{**known, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store, set up once; a copy of its file is a store of its own."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(migrated: Path, tmp_path: Path) -> Iterator[MlflowClient]:
+    """A store of its own, without a server."""
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri, uri)
+    client.create_experiment("wine", artifact_location=(tmp_path / "artifacts").as_uri())
+    before = mlflow.get_tracking_uri()
+    yield client
+    mlflow.set_tracking_uri(before)  # which Registry changes for a store without a server
 
 
 @pytest.fixture(scope="session")

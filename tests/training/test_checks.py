@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from training.checks import Finding
-    from training.evaluation import ModelResult
     from training.problem import Problem
+    from training.results import Result
 
-    Make = Callable[..., ModelResult]
+    Make = Callable[..., Result]
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -31,13 +31,13 @@ def by_code(findings: list[Finding]) -> dict[str, Finding]:
 
 
 @pytest.fixture
-def good(make_result: Make) -> list[ModelResult]:
+def good(make_result: Make) -> list[Result]:
     """Results with nothing to remark."""
     common = {"train_score": 0.91, "holdout_score": 0.9, "fit_seconds": 0.1}
     return [make_result("dummy", 0.5), make_result("svc", 0.9, fold_scores=(0.88, 0.92), **common)]
 
 
-def test_every_check_always_says_how_it_ended(problems: dict[str, Problem], good: list[ModelResult]) -> None:
+def test_every_check_always_says_how_it_ended(problems: dict[str, Problem], good: list[Result]) -> None:
     wine = load_data(problems["wine"])
     codes = [f.code for f in (*check_results(problems["wine"], good), *check_table(problems["wine"], wine))]
     assert sorted(codes) == sorted(CHECKS)
@@ -61,7 +61,7 @@ def test_the_docs_explain_every_code() -> None:
 )
 def test_what_results_tell(
     problems: dict[str, Problem],
-    good: list[ModelResult],
+    good: list[Result],
     code: str,
     severity: str,
     changes: dict[str, object],
@@ -74,7 +74,7 @@ def test_what_results_tell(
 
 
 def test_a_quicker_model_within_the_spread_is_named(
-    problems: dict[str, Problem], good: list[ModelResult], make_result: Make
+    problems: dict[str, Problem], good: list[Result], make_result: Make
 ) -> None:
     slow = make_result("mlp", fold_scores=(0.89, 0.93), fit_seconds=5.0, train_score=0.91, holdout_score=0.9)
     found = by_code(check_results(problems["breast_cancer"], [*good, slow]))

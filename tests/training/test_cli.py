@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from training import zoo
-from training.train_all_models import UsageError, main, plan
+from training import algorithms
+from training.refusals import UsageError
+from training.train_all_models import main, plan
 
 if TYPE_CHECKING:
     from training.problem import Problem
@@ -31,7 +32,7 @@ def test_check_is_quick_because_it_imports_nothing_heavy() -> None:
 def test_list_names_everything(capsys: pytest.CaptureFixture[str], problems: dict[str, Problem]) -> None:
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
-    for name in [*problems, *zoo.names()]:
+    for name in [*problems, *algorithms.names()]:
         assert name in shown
     assert "\x1b" not in shown
     assert max(len(line) for line in shown.splitlines()) <= 110
@@ -44,7 +45,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str], problems: dic
         (["--problem", "diabetis"], "Did you mean 'diabetes'?"),
         (["--model", "random_forrest"], "Did you mean 'random_forest'?"),
         (["--model", "zzz"], "expected one of all, dummy, logistic_regression"),
-        (["--model", "svc", "--problem", "diabetes"], "--model svc: not a regression model"),
+        (["--model", "svc", "--problem", "diabetes"], "--model svc: not a regression algorithm"),
         (["--model", ","], "--model: expected one of"),
         (["--tracking-uri", "localhost:5000"], "expected a URI such as http://localhost:5000"),
         (["--jobs", "0"], "expected a whole number from 1; got '0'"),
@@ -58,7 +59,7 @@ def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     assert "trainings" not in shown.out
 
 
-def test_unreachable_mlflow_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_mlflow_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tracking-uri", "http://127.0.0.1:1", "--problem", "wine"]) == 1
     shown = capsys.readouterr().err
     assert "MLflow can't be reached at http://127.0.0.1:1" in shown
@@ -68,8 +69,8 @@ def test_unreachable_mlflow_is_told_at_once(capsys: pytest.CaptureFixture[str]) 
 
 def test_all_expands_by_task_and_named_models_follow_theirs(problems: dict[str, Problem]) -> None:
     every = plan(problems, "all", "all")
-    assert len(every) == sum(len(zoo.names(problem.task)) for problem in problems.values())
-    named = {(job.problem.name, job.model) for job in plan(problems, "all", "svc,ridge")}
+    assert len(every) == sum(len(algorithms.names(problem.task)) for problem in problems.values())
+    named = {(job.problem.name, job.algorithm) for job in plan(problems, "all", "svc,ridge")}
     assert ("wine", "svc") in named
     assert ("diabetes", "ridge") in named
     assert ("diabetes", "svc") not in named
@@ -77,7 +78,7 @@ def test_all_expands_by_task_and_named_models_follow_theirs(problems: dict[str, 
 
 def test_problem_without_a_fitting_model_is_left_out(problems: dict[str, Problem]) -> None:
     assert {job.problem.name for job in plan(problems, "all", "ridge")} == {"diabetes"}
-    assert [job.model for job in plan(problems, "wine", "dummy")] == ["dummy"]
+    assert [job.algorithm for job in plan(problems, "wine", "dummy")] == ["dummy"]
 
 
 def test_plan_raises_for_unknown_names(problems: dict[str, Problem]) -> None:

@@ -1,24 +1,21 @@
-"""Console: lines and tables that read well in a journal and leave out no model."""
+"""Console: lines that read well in a journal."""
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import pytest
-from rich.console import Console
 
 from training import console as out
-from training.scoring import Interval
-from training.workers import Job, Pulse
+from training.fits import Job, Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.evaluation import ModelResult
     from training.problem import Problem
+    from training.results import Result
 
-    Make = Callable[..., ModelResult]
+    Make = Callable[..., Result]
 
 
 @pytest.mark.parametrize(
@@ -42,34 +39,6 @@ def test_progress_line(make_result: Make, problems: dict[str, Problem]) -> None:
     )
 
 
-def test_leaderboard_ranks_marks_and_hides_nothing(make_result: Make, problems: dict[str, Problem]) -> None:
-    results = [
-        make_result("dummy", 0.5),
-        make_result("svc", 0.9),
-        make_result("mlp", status="failed", fold_scores=(), error="ValueError: [bold] reason"),
-        make_result("knn", 0.95, warnings=("UserWarning: hm",)),
-    ]
-    text = io.StringIO()
-    Console(file=text, width=out.WIDTH, markup=False).print(
-        out.leaderboard(problems["breast_cancer"], results, "knn", "champion")
-    )
-    lines = text.getvalue().splitlines()
-    rows = [line.split() for line in lines if line.strip()]
-    assert rows[0] == ["breast_cancer:", "roc_auc,", "higher", "is", "better"]
-    assert [row[:2] for row in rows[3:]] == [["1", "knn"], ["2", "svc"], ["3", "dummy"], ["-", "mlp"]]
-    assert rows[3][-1] == "champion"
-    assert "(baseline)" in rows[5]
-    assert rows[6][-1] == "FAILED"
-    assert max(map(len, lines)) <= out.WIDTH
-    assert "0.9500 ± 0.0000" in text.getvalue()
-    assert out.notes(results) == ["failed: mlp (ValueError: [bold] reason)", "warned: knn (UserWarning: hm)"]
-
-
-def test_lower_is_better_ranks_upwards(make_result: Make, problems: dict[str, Problem]) -> None:
-    results = [make_result("a", 60.0), make_result("b", 50.0)]
-    assert [r.model for r in out.ranked(results, problems["diabetes"].scoring)] == ["b", "a"]
-
-
 def test_pulse_names_what_runs_and_how_long_it_takes(problems: dict[str, Problem]) -> None:
     running = (Job(problems["wine"], "svc", 1), Job(problems["diabetes"], "ridge", 1))
     line = out.pulse_line(Pulse(running, 0.25), 3, 12, 30.0)
@@ -80,18 +49,3 @@ def test_pulse_names_what_runs_and_how_long_it_takes(problems: dict[str, Problem
 @pytest.mark.parametrize(("value", "shown"), [(4.4, "4 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
 def test_duration(value: float, shown: str) -> None:
     assert out.duration(value) == shown
-
-
-def test_rows_for_programs_hold_every_model_and_no_nan(
-    make_result: Make, problems: dict[str, Problem]
-) -> None:
-    results = [
-        make_result("svc", 0.9, holdout={"roc_auc": Interval(0.8, 0.7, 0.9)}, holdout_score=0.8),
-        make_result("mlp", status="skipped", fold_scores=(), error="too many rows"),
-    ]
-    first, second = out.rows(problems["breast_cancer"], results)
-    assert (first["rank"], first["model"], first["cv_roc_auc"]) == (1, "svc", 0.9)
-    assert (first["holdout_roc_auc_low"], first["holdout_roc_auc_high"]) == (0.7, 0.9)
-    assert (second["rank"], second["status"], second["error"]) == (None, "skipped", "too many rows")
-    assert second["cv_roc_auc"] is None
-    assert first.keys() == second.keys()

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from training.backends import LocalBackend, make_backend
 from training.data import load_data
-from training.workers import Job, LocalBackend, Training, make_backend
+from training.fits import Fits, Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from training.evaluation import ModelResult
+    from training.backends import Backend
     from training.problem import Problem
-    from training.workers import Backend
+    from training.results import Result
 
 pytestmark = pytest.mark.slow
 MODELS = ["dummy", "random_forest", "extra_trees", "knn", "decision_tree"]
@@ -61,20 +62,18 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
                 process.wait(timeout=30)
 
 
-def train(
-    backend: Backend, problem: Problem, kill: subprocess.Popen[bytes] | None = None
-) -> list[ModelResult]:
+def train(backend: Backend, problem: Problem, kill: subprocess.Popen[bytes] | None = None) -> list[Result]:
     ended = []
     try:
-        training = Training(backend, {problem.name: load_data(problem)})
+        fits = Fits(backend, {problem.name: load_data(problem)})
         jobs = [Job(problem, name, cost) for cost, name in enumerate(MODELS, 1)]
-        for _, evaluation in training.evaluate(jobs, lambda _: None):
+        for _, evaluation in fits.evaluate(jobs, lambda _: None):
             ended.append(evaluation.result)
             if kill is not None and len(ended) == 1:
                 kill.send_signal(signal.SIGKILL)
     finally:
         backend.close()
-    return sorted(ended, key=lambda result: result.model)
+    return sorted(ended, key=lambda result: result.algorithm)
 
 
 def test_same_results_and_each_model_once_although_a_worker_is_killed(
@@ -87,7 +86,7 @@ def test_same_results_and_each_model_once_although_a_worker_is_killed(
     spread = train(backend, problems["wine"], kill=workers[0])
     assert workers[0].wait(timeout=30) == -signal.SIGKILL
     assert workers[1].poll() is None
-    assert [result.model for result in spread] == sorted(MODELS)
+    assert [result.algorithm for result in spread] == sorted(MODELS)
     for one, other in zip(local, spread, strict=True):
         assert (one.status, other.status) == ("completed", "completed")
         assert one.fold_scores == other.fold_scores

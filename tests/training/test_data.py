@@ -16,7 +16,8 @@ from pyarrow import parquet
 
 from training import tables
 from training.data import Data, load_data
-from training.problem import Problem, ProblemError
+from training.problem import Problem
+from training.refusals import ProblemError
 from training.schema import Schema
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from training import zoo
+from training import estimators
+from training.algorithms import SEED
 from training.data import load_data
-from training.evaluation import Evaluation, explain, failed, fit_final, fit_fold
+from training.evaluation import explain, fit_final, fit_fold
+from training.results import Evaluation, failed
 
 if TYPE_CHECKING:
     from training.problem import Problem
@@ -21,7 +23,7 @@ PNG = b"\x89PNG"
 
 
 def replace_model(monkeypatch: pytest.MonkeyPatch, estimator: Any) -> None:
-    monkeypatch.setattr(zoo, "build", lambda *_: estimator)
+    monkeypatch.setattr(estimators, "build", lambda *_: estimator)
 
 
 def evaluate(problem: Problem, model: str, candidates: tuple[dict[str, Any], ...] = ({},)) -> Evaluation:
@@ -81,11 +83,11 @@ def test_folds_are_those_of_scikit_learn(problems: dict[str, Problem]) -> None:
     problem = problems["wine"].model_copy(update={"folds": 3})
     data = load_data(problem)
     scores = cross_val_score(
-        zoo.build(zoo.find("decision_tree", problem), data.schema),
+        estimators.build(problem.algorithm("decision_tree"), data.schema),
         data.x_train,
         data.y_train,
         scoring=problem.metric,
-        cv=StratifiedKFold(3, shuffle=True, random_state=zoo.SEED),
+        cv=StratifiedKFold(3, shuffle=True, random_state=SEED),
     )
     assert evaluate(problem, "decision_tree").result.fold_scores == pytest.approx(tuple(scores))
 
@@ -127,7 +129,7 @@ def test_a_failure_becomes_a_result_with_its_reason(
     with pytest.raises(RuntimeError) as caught:
         evaluate(problems["wine"], "knn")
     result = failed("wine", "knn", caught.value)
-    assert (result.status, result.problem, result.model) == ("failed", "wine", "knn")
+    assert (result.status, result.problem, result.algorithm) == ("failed", "wine", "knn")
     assert result.error == "RuntimeError: out of [ideas]"
     assert "Traceback" in result.trace
 

@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator
 from training import tracking
 from training.checks import CHECKS
 from training.data import load_data
-from training.evaluation import Evaluation, ModelResult, failed
+from training.results import Evaluation, Result, failed
 from training.tracking import MlflowAwayError, Tracker
 from training.train_all_models import main
 
@@ -65,9 +65,7 @@ def evaluated(problem: Problem) -> Evaluation:
 
     data = load_data(problem)
     fitted = GaussianNB().fit(data.x_train, data.y_train)
-    result = ModelResult(
-        problem.name, "naive_bayes", "completed", fold_scores=(0.5,), data_digest=data.digest
-    )
+    result = Result(problem.name, "naive_bayes", "completed", fold_scores=(0.5,), data_digest=data.digest)
     return Evaluation(result, fitted, plots={"roc.png": b"\x89PNG"})
 
 
@@ -207,7 +205,7 @@ def test_failed_model_is_a_failed_run_with_its_reason(
     assert [file.path for file in client.list_artifacts(run_id)] == ["error.txt"]
 
     broken = tracker.start(experiment, problem, "svc", parent)
-    result = ModelResult("digits", "svc", "completed", fold_scores=(0.5,))
+    result = Result("digits", "svc", "completed", fold_scores=(0.5,))
     with pytest.raises(MlflowException, match="untrusted types"):
         tracker.finish(broken, problem, data, Evaluation(result, Foreign()))
     assert client.get_run(broken).info.status == "FAILED"

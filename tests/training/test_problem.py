@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 from sklearn.metrics import get_scorer, get_scorer_names
 
-from training import zoo
-from training.problem import METRICS, Gate, Override, ProblemError, load_problems
+from training import algorithms
+from training.metrics import METRICS
+from training.problem import Gate, Override
+from training.problem_file import load_problems
+from training.refusals import ProblemError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +65,8 @@ def test_defaults(tmp_path: Path) -> None:
     problem = load_problems(tmp_path)["tumours"]
     assert (problem.metric, problem.scoring.label, problem.test_size) == ("f1_macro", "f1_macro", 0.2)
     assert (problem.folds, problem.drop, problem.positive, problem.gate) == (5, (), "", Gate())
-    assert problem.overrides == {}
-    assert problem.wanted(["knn", "svc"]) == ["knn", "svc"]
+    assert problem.models == {}
+    assert problem.algorithms == algorithms.names("classification")
 
 
 def test_every_field(tmp_path: Path) -> None:
@@ -73,13 +76,13 @@ def test_every_field(tmp_path: Path) -> None:
     assert problem.data.rename == {"cust": "customer_id"}
     assert (problem.target, problem.drop) == ("left_within_90_days", ("customer_id",))
     assert problem.positive == "yes"  # not True, which YAML makes of it
-    assert problem.overrides == {
+    assert problem.models == {
         "random_forest": Override(
             params={"n_estimators": 50}, search={"max_depth": [3, 5, None]}, max_rows=1000
         ),
         "knn": Override(),
     }
-    assert problem.wanted(["dummy", "knn", "svc", "random_forest"]) == ["knn", "random_forest"]
+    assert problem.algorithms == ["knn", "random_forest"]
     assert problem.gate == Gate(min_improvement=0.01, confidence=0.9, if_incomparable="promote")
     assert pickle.loads(pickle.dumps(problem)) == problem  # noqa: S301 - as workers get it
     assert hash(problem) == hash(copy.deepcopy(problem))
@@ -99,7 +102,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, path: str, resolved: str
 def test_models_may_be_a_list_or_a_mapping(tmp_path: Path, models: str) -> None:
     write(tmp_path, GOOD + f"models: {models}\n")
     problem = load_problems(tmp_path)["tumours"]
-    assert problem.overrides == {"knn": Override(), "svc": Override()}
+    assert problem.models == {"knn": Override(), "svc": Override()}
 
 
 CSV = GOOD.replace("sklearn, name: breast_cancer", "csv, path: a.csv")
@@ -261,7 +264,7 @@ def test_metrics_of_two_classes_are_marked() -> None:
 
 def test_checking_imports_nothing_heavy() -> None:
     script = (
-        "import sys, training.problem as p; p.load_problems(); "
+        "import sys, training.problem_file as p; p.load_problems(); "
         "print({'sklearn', 'numpy', 'pandas', 'pyarrow', 'mlflow', 'boto3'} & set(sys.modules))"
     )
     asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -269,6 +272,6 @@ def test_checking_imports_nothing_heavy() -> None:
 
 
 def test_every_model_may_be_named(tmp_path: Path) -> None:
-    names = zoo.names("classification")
+    names = algorithms.names("classification")
     write(tmp_path, GOOD + f"models: [{', '.join(names)}]\n")
-    assert load_problems(tmp_path)["tumours"].wanted(names) == names
+    assert load_problems(tmp_path)["tumours"].algorithms == names

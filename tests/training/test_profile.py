@@ -12,7 +12,7 @@ import pytest
 from sklearn.dummy import DummyRegressor
 
 from serving.contract import PROFILE
-from training import profile, tracking
+from training import packing, profile
 from training.data import Data, load_data
 from training.schema import Schema
 
@@ -138,7 +138,7 @@ def test_it_travels_with_the_model_and_is_made_once(
     monkeypatch.setattr(profile, "describe", count)
     for name, constant in (("one", 0.0), ("two", 150.0)):
         model = DummyRegressor(strategy="constant", constant=constant).fit(data.x_train, data.y_train)
-        tracking.save_model(model, str(tmp_path / name), problem, data)
+        packing.save_model(model, str(tmp_path / name), problem, data)
     found = [json.loads((tmp_path / name / PROFILE).read_text()) for name in ("one", "two")]
     assert described == ["diabetes"]
     assert found[0]["columns"] == found[1]["columns"]

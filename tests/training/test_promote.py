@@ -14,13 +14,14 @@ from mlflow import MlflowClient
 from mlflow.models import Model, infer_signature
 from sklearn.linear_model import LogisticRegression
 
+from training.challenge import ask
 from training.promote import main
 from training.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.evaluation import ModelResult
+    from training.results import Result
 
 # MLflow 3.17 calls pandas in a way that pandas 4 will refuse; nothing that we could change.
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
@@ -42,7 +43,7 @@ def client(mlflow_server: str) -> MlflowClient:
 
 @pytest.fixture
 def candidate(
-    client: MlflowClient, registry: Registry, make_result: Callable[..., ModelResult]
+    client: MlflowClient, registry: Registry, make_result: Callable[..., Result]
 ) -> Callable[[str], str]:
     """Log a small model as the training does, and register it."""
 
@@ -124,12 +125,12 @@ def test_a_champion_is_made_replaced_and_put_back(
     elsewhere = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri("http://127.0.0.1:1")
     try:
-        found = registry.predictions_of("tea", "2", X)
+        found = ask(registry, "tea", "2", X)
     finally:
         mlflow.set_tracking_uri(elsewhere)
     assert list(found.labels) == list(Y)
     assert found.probabilities
-    assert registry.champion("tea").model == "svc"
+    assert registry.champion("tea").algorithm == "svc"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_an_unknown_model_is_refused_with_what_there_is(
     assert "got 'tee'. Did you mean 'tea'?" in shown
 
 
-def test_unreachable_mlflow_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_mlflow_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tea", "--tracking-uri", "http://127.0.0.1:1"]) == 1
     assert "MLflow can't be reached at http://127.0.0.1:1" in capsys.readouterr().err
 
@@ -165,7 +166,7 @@ def test_unreachable_mlflow_is_told_at_once(capsys: pytest.CaptureFixture[str]) 
 def test_a_server_that_refuses_is_mlflows_fault(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.promote.unreachable", lambda _uri: "")  # lost a moment later
+    monkeypatch.setattr("training.cli.unreachable", lambda _uri: "")  # lost a moment later
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["tea", "--tracking-uri", "http://127.0.0.1:1"]) == 1
     assert "error: MLflow at http://127.0.0.1:1 refused: " in capsys.readouterr().err

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import mlflow.pyfunc
-import mlflow.sklearn
-import numpy as np
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature, infer_signature
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.svm import LinearSVC
 
 from serving.contract import CHALLENGER, CHAMPION
-from training.promotion import Contender, Decision
-from training.registry import ChampionError, Registry, RegistryError
+from training.gate import Contender, Decision
+from training.registry import Registry, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from sklearn.base import BaseEstimator
-
-    from training.evaluation import ModelResult
+    from training.results import Result
 
 # MLflow 3.17 calls pandas and SQLAlchemy in ways that their next versions will refuse; not ours to change.
 pytestmark = [
@@ -38,35 +25,11 @@ pytestmark = [
 ]
 
 WINE: Any = SimpleNamespace(name="wine", task="classification", metric="f1_macro", description="which wine")
-X = pd.DataFrame({"b": [0.0, 1.0, 2.0, 3.0], "a": [5.0, 5.0, 4.0, 4.0]})
-Y = np.array(["x", "x", "y", "y"])
-
-
-class Parrot(mlflow.pyfunc.PythonModel):
-    """A model of no flavour that scikit-learn knows."""
-
-    def predict(self, model_input: pd.DataFrame) -> list[str]:
-        return ["x" for _ in range(len(model_input))]
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store, set up once; a copy of its file is a store of its own."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
 
 
 @pytest.fixture
-def client(migrated: Path, tmp_path: Path) -> Iterator[MlflowClient]:
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client = MlflowClient(uri, uri)
-    client.create_experiment("wine", artifact_location=(tmp_path / "artifacts").as_uri())
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)  # a store without a server looks its own models up there
-    yield client
-    mlflow.set_tracking_uri(before)
+def client(store: MlflowClient) -> MlflowClient:
+    return store
 
 
 @pytest.fixture
@@ -76,7 +39,7 @@ def registry(client: MlflowClient) -> Registry:
 
 @pytest.fixture
 def candidate(
-    client: MlflowClient, registry: Registry, make_result: Callable[..., ModelResult]
+    client: MlflowClient, registry: Registry, make_result: Callable[..., Result]
 ) -> Callable[..., str]:
     """Register one more version, of a model that was never saved."""
 
@@ -87,37 +50,6 @@ def candidate(
         return registry.register(WINE, make_result(model, mean, problem="wine"), run, logged.model_id)
 
     return register
-
-
-def save(client: MlflowClient, save_model: Callable[[str, Model], None]) -> str:
-    """Log a model as the training does, with explicit ids, and return its version."""
-    experiment = client.get_experiment_by_name("wine").experiment_id
-    logged = client.create_logged_model(experiment, name="model")
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(f"{folder}/model", Model(artifact_path=logged.artifact_location, model_id=logged.model_id))
-        client.log_model_artifacts(logged.model_id, f"{folder}/model")
-    client.finalize_logged_model(logged.model_id, "READY")
-    if not client.search_registered_models("name='wine'"):
-        client.create_registered_model("wine")
-    source = f"models:/{logged.model_id}"
-    version = client.create_model_version("wine", source, model_id=logged.model_id, await_creation_for=0)
-    return str(version.version)
-
-
-def sklearn_version(
-    client: MlflowClient, estimator: BaseEstimator, signature: ModelSignature | None = None
-) -> str:
-    def write(path: str, model: Model) -> None:
-        mlflow.sklearn.save_model(
-            estimator,
-            path,
-            mlflow_model=model,
-            signature=signature,
-            pip_requirements=["scikit-learn"],
-            serialization_format="skops",
-        )
-
-    return save(client, write)
 
 
 def aliases(client: MlflowClient) -> dict[str, str]:
@@ -294,40 +226,3 @@ def test_refusals_say_what_there_is(
 def test_nothing_registered_yet_says_how_to_begin(registry: Registry) -> None:
     with pytest.raises(RegistryError, match=r"python -m training.train_all_models"):
         registry.rollback("wine", by="ana", reason="r")
-
-
-def test_a_version_is_asked_with_the_columns_that_it_takes(
-    client: MlflowClient, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = LogisticRegression().fit(X, Y)
-    version = sklearn_version(client, model, infer_signature(X, Y))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    found = registry.predictions_of("wine", version, X[["a"]].assign(new=1.0, b=X["b"]))
-    assert list(found.labels) == ["x", "x", "y", "y"]
-    assert found.scores == pytest.approx(model.predict_proba(X))
-    assert found.probabilities
-    assert not list((tmp_path / "temporary").iterdir())
-    with pytest.raises(ChampionError, match=r"it takes columns that the data no longer have: b$"):
-        registry.predictions_of("wine", version, X[["a"]])
-    with pytest.raises(ChampionError, match=r"can't be loaded or asked .ValueError: .*could not convert"):
-        registry.predictions_of("wine", version, X.assign(a="text"))
-    with pytest.raises(ChampionError, match="can't be loaded or asked"):
-        registry.predictions_of("wine", "9", X)
-
-
-def test_other_kinds_of_models_give_what_they_can(client: MlflowClient, registry: Registry) -> None:
-    decisions = registry.predictions_of("wine", sklearn_version(client, LinearSVC().fit(X, Y)), X)
-    assert (decisions.scores.shape, decisions.probabilities) == ((4, 2), False)
-    numbers = sklearn_version(client, LinearRegression().fit(X, X["a"]))
-    assert registry.predictions_of("wine", numbers, X).labels.dtype == float
-
-    def write(path: str, model: Model) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks for type hints
-            mlflow.pyfunc.save_model(
-                path, python_model=Parrot(), mlflow_model=model, pip_requirements=["pandas"]
-            )
-
-    parrot = registry.predictions_of("wine", save(client, write), X)
-    assert (list(parrot.labels), parrot.labels.dtype.kind, parrot.scores) == (["x"] * 4, "U", None)

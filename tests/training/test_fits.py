@@ -1,4 +1,4 @@
-"""Workers: every job ends exactly once, also when processes die or time runs out."""
+"""Fits: every job ends exactly once, also when processes die or time runs out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training import evaluation, workers
+from training import backends, evaluation
+from training.backends import BackendError, LocalBackend, available_cpus, make_backend
 from training.data import Data
-from training.evaluation import Evaluation, Fold, ModelResult
+from training.fits import Fits, Job
+from training.results import Evaluation, Fold, Result
 from training.schema import Schema
-from training.workers import BackendError, Job, LocalBackend, Training, available_cpus, make_backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def quick_final(
     """Stand in for the real one."""
     scores = tuple(fold.score for fold in folds[0])
     searched = tuple((params, 0.0) for params in candidates)
-    return Evaluation(ModelResult(problem.name, model, "completed", fold_scores=scores, searched=searched))
+    return Evaluation(Result(problem.name, model, "completed", fold_scores=scores, searched=searched))
 
 
 @pytest.fixture
@@ -81,15 +82,15 @@ def test_a_dying_worker_takes_only_its_own_model(
     jobs = [Job(problems["wine"], name, cost) for cost, name in enumerate(NAMES)]
     started: list[Job] = []
     shares: list[float] = []
-    training = Training(backend, {"wine": table})
-    every = training.evaluate(jobs, started.append, lambda pulse: shares.append(pulse.done))
-    ended = {job.model: evaluation.result for job, evaluation in every}
+    fits = Fits(backend, {"wine": table})
+    every = fits.evaluate(jobs, started.append, lambda pulse: shares.append(pulse.done))
+    ended = {job.algorithm: evaluation.result for job, evaluation in every}
     assert sorted(ended) == sorted(NAMES)
     assert [name for name in NAMES if not ended[name].completed] == ["svc", "knn"]
     assert "ran out of memory" in ended["knn"].error
     assert ended["svc"].error == "ValueError: no such kernel"
     assert ended["mlp"].fold_scores == (6.0, 7.0, 8.0, 9.0, 10.0)  # in the folds' order, of the real table
-    assert [job.model for job in started] == NAMES[::-1]  # the costliest first, and each once
+    assert [job.algorithm for job in started] == NAMES[::-1]  # the costliest first, and each once
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0, abs=0.1)
 
@@ -99,8 +100,8 @@ def test_a_search_survives_candidates_that_fail(
     problems: dict[str, Problem], table: Data, backend: LocalBackend
 ) -> None:
     job = Job(problems["wine"], "mlp", 1)
-    training = Training(backend, {"wine": table}, search=16)
-    ((_, found),) = list(training.evaluate([job], lambda _: None))
+    fits = Fits(backend, {"wine": table}, search=16)
+    ((_, found),) = list(fits.evaluate([job], lambda _: None))
     assert found.result.completed
     assert len(found.result.searched) == 12  # 4 of the 16 have the alpha that can't be fitted
 
@@ -110,14 +111,16 @@ def test_a_time_limit_gives_up_what_is_not_done(
     problems: dict[str, Problem], table: Data, backend: LocalBackend
 ) -> None:
     jobs = [Job(problems["wine"], name, 1) for name in ("mlp", "naive_bayes")]
-    training = Training(backend, {"wine": table})
-    every = dict(training.evaluate(jobs, lambda _: None, deadline=time.monotonic() - 1))
+    fits = Fits(backend, {"wine": table})
+    every = dict(fits.evaluate(jobs, lambda _: None, deadline=time.monotonic() - 1))
     assert set(every) == set(jobs)
     assert all("time limit" in ended.result.error for ended in every.values())
 
 
-def test_a_table_without_room_is_told(table: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "warm_up", lambda: None)
+def test_a_table_without_room_is_reported(
+    table: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "warm_up", lambda: None)
     backend = LocalBackend(1)
     try:
         monkeypatch.setattr(backend, "_folder", type("Gone", (), {"name": str(tmp_path / "gone")}))
@@ -128,7 +131,7 @@ def test_a_table_without_room_is_told(table: Data, tmp_path: Path, monkeypatch: 
         backend.close()
 
 
-def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_DASK_CONNECT_SECONDS", 1)
+def test_a_cluster_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_DASK_CONNECT_SECONDS", 1)
     with pytest.raises(BackendError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         make_backend("dask://127.0.0.1:1", 1)

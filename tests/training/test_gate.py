@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from training.problem import METRICS, Metric
-from training.promotion import Contender, best, challenger, decide
-from training.scoring import Predictions, ScoringError, score
+from training.gate import Contender, challenger, decide
+from training.judging import score
+from training.metrics import METRICS, Metric
+from training.predictions import Predictions, ScoringError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.evaluation import ModelResult
+    from training.results import Result
 
-    Make = Callable[..., ModelResult]
+    Make = Callable[..., Result]
 
 AUC = next(metric for metric in METRICS["classification"] if metric.scorer == "roc_auc")
 RMSE = next(metric for metric in METRICS["regression"] if metric.label == "rmse")
@@ -51,18 +52,6 @@ def versions(
     return Contender("3", "svc", "d1", one), Contender("2", "knn", other_data, other)
 
 
-def test_best_follows_the_metrics_direction_and_skips_baseline_and_failed(make_result: Make) -> None:
-    results = [
-        make_result("dummy", 0.99),
-        make_result("knn", 0.8),
-        make_result("svc", 0.9),
-        make_result("mlp", 0.95, status="failed"),
-    ]
-    assert best(results, AUC).model == "svc"
-    assert best(results, RMSE).model == "knn"
-    assert best(results[:1], AUC) is None
-
-
 @pytest.mark.parametrize(
     ("mean", "metric", "reason"),
     [
@@ -81,14 +70,14 @@ def test_nothing_challenges_that_the_baseline_equals(
     if reason:
         assert reason in found
     else:
-        assert found.model == "knn"
+        assert found.algorithm == "knn"
 
 
 def test_nothing_challenges_where_nothing_was_trained(make_result: Make) -> None:
     assert challenger([], AUC) == "no model was trained to the end"
     failed = make_result("knn", status="failed", fold_scores=())
     assert challenger([make_result("dummy"), failed], AUC) == "no model was trained to the end"
-    assert challenger([make_result("knn", 0.1)], AUC).model == "knn"  # a failed baseline stops nobody
+    assert challenger([make_result("knn", 0.1)], AUC).algorithm == "knn"  # a failed baseline stops nobody
 
 
 def test_the_first_champion_needs_no_comparison() -> None:

@@ -1,4 +1,4 @@
-"""The zoo: every model fits its task, and comes back from a skops file with the written trusted types."""
+"""Algorithms: every one fits its task, and comes back from a skops file with the written trusted types."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ import skops.io
 from sklearn.exceptions import ConvergenceWarning
 
 from serving.contract import TRUSTED_TYPES
-from training import zoo
+from training import algorithms, estimators
+from training.algorithms import ALGORITHMS, Algorithm
 from training.data import load_data
 from training.problem import Override, Problem
 from training.schema import Schema
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_enough_models_and_a_baseline(task: str) -> None:
-    names = zoo.names(task)
+def test_enough_algorithms_and_a_baseline(task: str) -> None:
+    names = algorithms.names(task)
     assert len(names) >= 9
     assert len(set(names)) == len(names)
-    assert zoo.BASELINE in names
+    assert algorithms.BASELINE in names
 
 
 def test_find_refuses_the_wrong_task(problems: dict[str, Problem]) -> None:
     with pytest.raises(KeyError, match="svc"):
-        zoo.find("svc", problems["diabetes"])
+        problems["diabetes"].algorithm("svc")
 
 
-@pytest.mark.parametrize("model", zoo.ZOO, ids=lambda model: f"{model.name}-{model.task}")
-def test_every_model_fits_predicts_and_survives_skops(model: zoo.Model, problems: dict[str, Problem]) -> None:
-    data = load_data(problems["wine" if model.task == "classification" else "diabetes"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda entry: f"{entry.name}-{entry.task}")
+def test_every_algorithm_fits_predicts_and_survives_skops(
+    algorithm: Algorithm, problems: dict[str, Problem]
+) -> None:
+    data = load_data(problems["wine" if algorithm.task == "classification" else "diabetes"])
     features, target = data.x_train.head(90), data.y_train[:90]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 90 rows are too few for some
-        fitted = zoo.build(model, data.schema).fit(features, target)
+        fitted = estimators.build(algorithm, data.schema).fit(features, target)
     loaded = skops.io.loads(skops.io.dumps(fitted), trusted=TRUSTED_TYPES)
     np.testing.assert_array_equal(loaded.predict(data.x_test), fitted.predict(data.x_test))
-    if model.task == "classification":
+    if algorithm.task == "classification":
         assert set(loaded.predict(data.x_test)) <= {"class_0", "class_1", "class_2"}
         assert loaded.predict_proba(data.x_test).sum(axis=1) == pytest.approx(1)
 
@@ -55,36 +58,36 @@ def test_trusted_types_are_all_needed_and_scikit_learns_own(problems: dict[str, 
         data = load_data(problem)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = zoo.build(zoo.find(name, problem), data.schema).fit(data.x_train, data.y_train)
+            fitted = estimators.build(problem.algorithm(name), data.schema).fit(data.x_train, data.y_train)
         needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
     assert needed == {name for name in TRUSTED_TYPES if name.startswith("sklearn.")}
 
 
-def test_a_problem_changes_models(problems: dict[str, Problem]) -> None:
+def test_a_problem_changes_algorithms(problems: dict[str, Problem]) -> None:
     override = Override(params={"n_neighbors": 3}, search={"p": [1, 2, 3]}, max_rows=7)
     problem = problems["wine"].model_copy(update={"models": {"knn": override}})
-    model = zoo.find("knn", problem)
+    model = problem.algorithm("knn")
     assert (model.params["n_neighbors"], model.space, model.max_rows) == (3, {"p": [1, 2, 3]}, 7)
-    assert zoo.find("svc", problem) == zoo.find("svc", problems["wine"])
-    assert not zoo.check_overrides(problem)
+    assert problem.algorithm("svc") == problems["wine"].algorithm("svc")
+    assert not estimators.check_overrides(problem)
 
 
 def test_unknown_parameters_are_named_with_what_there_is(problems: dict[str, Problem]) -> None:
     override = Override(params={"n_neighbours": 3}, search={"q": [1]})
     problem = problems["wine"].model_copy(update={"models": {"knn": override}})
-    first, second = zoo.check_overrides(problem)
+    first, second = estimators.check_overrides(problem)
     assert first.startswith("wine: models.knn: expected one of algorithm, leaf_size")
     assert first.endswith("got 'n_neighbours'. Did you mean 'n_neighbors'?")
     assert "'q'" in second
 
 
-@pytest.mark.parametrize("model", zoo.ZOO, ids=lambda model: f"{model.name}-{model.task}")
-def test_every_candidate_of_a_search_can_be_built(model: zoo.Model) -> None:
-    every = zoo.candidates(model, 1000)
-    assert every[0] == {}  # the model as it is, so that a search never does worse
-    assert zoo.candidates(model, 1) == [{}]
-    assert every == zoo.candidates(model, 1000)
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda entry: f"{entry.name}-{entry.task}")
+def test_every_candidate_of_a_search_can_be_built(algorithm: Algorithm) -> None:
+    every = estimators.candidates(algorithm, 1000)
+    assert every[0] == {}  # the algorithm as it is, so that a search never does worse
+    assert estimators.candidates(algorithm, 1) == [{}]
+    assert every == estimators.candidates(algorithm, 1000)
     assert len({repr(sorted(candidate.items())) for candidate in every}) == len(every)
-    assert [len(zoo.candidates(model, 3))] == [min(3, len(every))]
+    assert [len(estimators.candidates(algorithm, 3))] == [min(3, len(every))]
     for candidate in every:
-        zoo.build(model, Schema(numbers=("x",)), candidate)
+        estimators.build(algorithm, Schema(numbers=("x",)), candidate)

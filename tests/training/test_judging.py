@@ -1,4 +1,4 @@
-"""Scoring: every metric is scikit-learn's, on the rows as they are and on each bootstrap draw."""
+"""Judging: every metric is scikit-learn's, on the rows as they are and on each bootstrap draw."""
 
 from __future__ import annotations
 
@@ -19,20 +19,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from training import scoring
-from training.problem import Metric
-from training.scoring import (
-    Predictions,
-    ScoringError,
-    holdout_metrics,
-    paired_improvement,
-    predict,
-    score,
-    scorer,
-)
+from training import formulas, judging
+from training.judging import holdout_metrics, paired_improvement, score, scorer
+from training.metrics import Metric
+from training.predictions import Case, Predictions, ScoringError, predict
 
-OF_VALUES = [name for name in scoring._METRICS if name.startswith(("neg_mean", "neg_root", "r2"))]
-OF_CLASSES = [name for name in scoring._METRICS if name not in OF_VALUES]
+OF_VALUES = [name for name in formulas.FORMULAS if name.startswith(("neg_mean", "neg_root", "r2"))]
+OF_CLASSES = [name for name in formulas.FORMULAS if name not in OF_VALUES]
 OF_TWO = ("f1", "precision", "recall", "jaccard", "roc_auc")
 WITH_A_POSITIVE_CLASS = (*OF_TWO[:4], "average_precision", "neg_brier_score")
 
@@ -97,11 +90,11 @@ def check(known: Any, predictions: Predictions, actual: np.ndarray, estimator: B
     assert score(known, predictions, actual) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     draws = np.random.default_rng(0).multinomial(len(every), [1 / len(every)] * len(every), 5)
     draws[:, :6] += 1
-    view = scoring._View(scoring._Case.of(known, predictions, actual), draws.astype(float))
+    view = formulas.Weighted(Case.of(known, predictions, actual), draws.astype(float))
     expected_of_draws = [
         sklearn_says(known.metric, estimator, actual, np.repeat(every, weights)) for weights in draws
     ]
-    assert scoring._values(known.metric, view) == pytest.approx(expected_of_draws, rel=1e-9, abs=1e-12)
+    assert formulas.on_draws(known.metric, view) == pytest.approx(expected_of_draws, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -305,15 +298,15 @@ def test_large_holdouts_are_quick_and_their_rounded_curves_hardly_off() -> None:
     assert found.value == pytest.approx(
         sklearn_says("roc_auc", Classes(predictions), actual, np.arange(50_000))
     )
-    case = scoring._Case.of(known, predictions, actual)
-    rounded = scoring._point("roc_auc", replace(case, resolution=scoring._STEPS))
+    case = Case.of(known, predictions, actual)
+    rounded = formulas.on_rows("roc_auc", replace(case, resolution=judging._STEPS))
     assert rounded == pytest.approx(found.value, abs=1e-5)
     assert found.low < found.value < found.high < found.low + 0.02
 
 
 def test_the_number_of_draws_follows_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "_WORK", 60_000)
+    monkeypatch.setattr(judging, "_WORK", 60_000)
     predictions, actual = guesses(100, "ab", 0)
-    case = scoring._Case.of(problem("accuracy"), predictions, actual)
+    case = Case.of(problem("accuracy"), predictions, actual)
     for most, quick, wanted in ((200, True, 200), (1000, True, 300), (1000, False, 100)):
-        assert sum(len(weights) for weights in scoring._draws(case, most, quick=quick)) == wanted
+        assert sum(len(weights) for weights in judging._draws(case, most, quick=quick)) == wanted

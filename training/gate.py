@@ -1,28 +1,27 @@
-"""Promotion: decide whether a training's best model becomes the champion. The one place for that rule.
+"""Gate: decide whether a training's best model becomes the champion. The one place for that rule.
 
 The winner by cross-validation must beat the baseline; then it becomes a version with the alias challenger and
 stands before the gate. There it is compared with the champion on rows that neither was fitted on, both asked
 now. It is promoted if it is better by the margin, and still better on most draws of those rows (a paired
-bootstrap, see scoring.py): a lucky holdout alone makes no champion.
+bootstrap, see judging.py): a lucky holdout alone makes no champion.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from serving.contract import VersionTag
+from training.algorithms import BASELINE
 from training.console import number
-from training.scoring import Predictions, ScoringError, paired_improvement, score
-from training.zoo import BASELINE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from training.evaluation import ModelResult
-    from training.problem import Metric, Problem
+from training.judging import paired_improvement, score
+from training.leaderboard import best
+from training.metrics import Metric
+from training.predictions import Predictions, ScoringError
+from training.problem import Problem
+from training.results import Result
 
 # Below this relative difference two scores are the same one, rounded differently by another machine.
 TIE = 1e-6
@@ -34,19 +33,19 @@ class Contender:
 
     Attributes:
         version: Its version number.
-        model: Its name in the zoo.
+        algorithm: Its name.
         data_digest: Fingerprint of the data that it was trained on.
         predictions: What it says of the holdout, asked now; or why it can't be asked.
     """
 
     version: str
-    model: str = "unknown"
+    algorithm: str = "unknown"
     data_digest: str = ""
     predictions: Predictions | str = "it wasn't asked"
 
     def __str__(self) -> str:
         """Name it for people."""
-        return f"version {self.version} ({self.model})"
+        return f"version {self.version} ({self.algorithm})"
 
 
 @dataclass(frozen=True)
@@ -64,26 +63,12 @@ class Decision:
     numbers: Mapping[str, str]
 
 
-def best(results: Iterable[ModelResult], metric: Metric) -> ModelResult | None:
-    """Return the completed model with the best cross-validated mean, never the baseline.
-
-    Ties go to the one that comes first.
-    """
-    found: ModelResult | None = None
-    for result in results:
-        if result.model == BASELINE or not result.completed:
-            continue
-        if found is None or metric.better(result.mean, found.mean):
-            found = result
-    return found
-
-
-def challenger(results: Iterable[ModelResult], metric: Metric) -> ModelResult | str:
-    """Choose the model that is worth registering.
+def challenger(results: Iterable[Result], metric: Metric) -> Result | str:
+    """Choose the result that is worth registering.
 
     Args:
         results: All results of one problem.
-        metric: The metric that ranks them.
+        metric: What ranks them.
 
     Returns:
         The best by cross-validation, or the reason why there is none.
@@ -92,10 +77,10 @@ def challenger(results: Iterable[ModelResult], metric: Metric) -> ModelResult | 
     winner = best(results, metric)
     if winner is None:
         return "no model was trained to the end"
-    baseline = next((r for r in results if r.model == BASELINE and r.completed), None)
+    baseline = next((r for r in results if r.algorithm == BASELINE and r.completed), None)
     if baseline and not (metric.better(winner.mean, baseline.mean) and not _same(winner.mean, baseline.mean)):
         return (
-            f"the best, {winner.model} with {metric.label} {number(winner.mean)}, doesn't beat "
+            f"the best, {winner.algorithm} with {metric.label} {number(winner.mean)}, doesn't beat "
             f"the baseline's {number(baseline.mean)}"
         )
     return winner
@@ -143,8 +128,8 @@ def _compare(
     numbers = {
         **numbers,
         "gate_champion": repr(held),
-        "gate_improvement": repr(improvement),
-        "gate_confidence": f"{confidence:.4f}",
+        VersionTag.GATE_IMPROVEMENT: repr(improvement),
+        VersionTag.GATE_CONFIDENCE: f"{confidence:.4f}",
     }
     scores = f"{metric.label} {number(value)} against {number(held, value)} on {len(actual)} holdout rows"
     if one.data_digest != other.data_digest:
@@ -183,7 +168,7 @@ def _by_policy(
 
 
 def _decision(action: Literal["promote", "keep"], reason: str, numbers: Mapping[str, str]) -> Decision:
-    return Decision(action, reason, {**numbers, "gate_decision": action})
+    return Decision(action, reason, {**numbers, VersionTag.GATE_DECISION: action})
 
 
 def _predictions(contender: Contender) -> Predictions:

@@ -1,28 +1,20 @@
-"""The model zoo: every model that is tried, declared in one place. Adding a model is one entry.
+"""Algorithms: everything that a training compares, declared in one place, one entry each.
 
 Estimators are named as import strings, so that listing and checking need no scikit-learn.
 """
 
-from __future__ import annotations
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import importlib
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from sklearn.base import BaseEstimator
-
-    from training.problem import Problem, Task
-    from training.schema import Schema
+from training.metrics import Task
 
 SEED = 42
 BASELINE = "dummy"
 
 
 @dataclass(frozen=True)
-class Model:
+class Algorithm:
     """One way to fit a problem of one task.
 
     Attributes:
@@ -32,10 +24,10 @@ class Model:
         params: What differs from scikit-learn's defaults.
         space: What ``--search`` draws candidates from: values by parameter.
         scale: Whether it needs features of mean 0 and variance 1.
-        scale_target: Whether it needs the target scaled too (regression).
+        scale_target: Whether it also needs the target scaled (regression).
         calibrate: Whether probabilities come from a calibration around it (it has none of its own).
         native_missing: Whether it takes missing values as they are.
-        max_rows: Most rows that it is fitted on; above, it is left out with this reason.
+        max_rows: Most rows that it is fitted on; with more, it is skipped with this reason.
         cost: 1 (cheap) to 5; the longest are started first, so that none is left over at the end.
     """
 
@@ -78,14 +70,14 @@ _LINEAR_SPACE = {"alpha": _POWERS}
 _QUADRATIC_ROWS, _SLOW_ROWS = 20_000, 200_000
 
 _CLASSIFIERS = (
-    Model(
+    Algorithm(
         BASELINE,
         "classification",
         "sklearn.dummy:DummyClassifier",
         {"strategy": "prior"},
         native_missing=True,
     ),
-    Model(
+    Algorithm(
         "logistic_regression",
         "classification",
         "sklearn.linear_model:LogisticRegression",
@@ -93,13 +85,13 @@ _CLASSIFIERS = (
         {"C": _POWERS},
         scale=True,
     ),
-    Model(
+    Algorithm(
         "naive_bayes",
         "classification",
         "sklearn.naive_bayes:GaussianNB",
         space={"var_smoothing": (1e-9, 1e-7, 1e-5, 1e-3, 1e-1)},
     ),
-    Model(
+    Algorithm(
         "knn",
         "classification",
         "sklearn.neighbors:KNeighborsClassifier",
@@ -108,7 +100,7 @@ _CLASSIFIERS = (
         scale=True,
         max_rows=_SLOW_ROWS,
     ),
-    Model(
+    Algorithm(
         "svc",
         "classification",
         "sklearn.svm:SVC",
@@ -119,7 +111,7 @@ _CLASSIFIERS = (
         max_rows=_QUADRATIC_ROWS,
         cost=2,
     ),
-    Model(
+    Algorithm(
         "decision_tree",
         "classification",
         "sklearn.tree:DecisionTreeClassifier",
@@ -127,7 +119,7 @@ _CLASSIFIERS = (
         _TREE_SPACE,
         native_missing=True,
     ),
-    Model(
+    Algorithm(
         "random_forest",
         "classification",
         "sklearn.ensemble:RandomForestClassifier",
@@ -137,7 +129,7 @@ _CLASSIFIERS = (
         max_rows=_SLOW_ROWS,
         cost=3,
     ),
-    Model(
+    Algorithm(
         "extra_trees",
         "classification",
         "sklearn.ensemble:ExtraTreesClassifier",
@@ -147,7 +139,7 @@ _CLASSIFIERS = (
         max_rows=_SLOW_ROWS,
         cost=2,
     ),
-    Model(
+    Algorithm(
         "gradient_boosting",
         "classification",
         "sklearn.ensemble:GradientBoostingClassifier",
@@ -156,7 +148,7 @@ _CLASSIFIERS = (
         max_rows=_SLOW_ROWS,
         cost=5,
     ),
-    Model(
+    Algorithm(
         "hist_gradient_boosting",
         "classification",
         "sklearn.ensemble:HistGradientBoostingClassifier",
@@ -165,7 +157,7 @@ _CLASSIFIERS = (
         native_missing=True,
         cost=5,
     ),
-    Model(
+    Algorithm(
         "mlp",
         "classification",
         "sklearn.neural_network:MLPClassifier",
@@ -178,11 +170,13 @@ _CLASSIFIERS = (
 )
 
 _REGRESSORS = (
-    Model(BASELINE, "regression", "sklearn.dummy:DummyRegressor", {"strategy": "mean"}, native_missing=True),
-    Model("linear_regression", "regression", "sklearn.linear_model:LinearRegression", scale=True),
-    Model("ridge", "regression", "sklearn.linear_model:Ridge", _SEEDED, _LINEAR_SPACE, scale=True),
-    Model("lasso", "regression", "sklearn.linear_model:Lasso", _SEEDED, _LINEAR_SPACE, scale=True),
-    Model(
+    Algorithm(
+        BASELINE, "regression", "sklearn.dummy:DummyRegressor", {"strategy": "mean"}, native_missing=True
+    ),
+    Algorithm("linear_regression", "regression", "sklearn.linear_model:LinearRegression", scale=True),
+    Algorithm("ridge", "regression", "sklearn.linear_model:Ridge", _SEEDED, _LINEAR_SPACE, scale=True),
+    Algorithm("lasso", "regression", "sklearn.linear_model:Lasso", _SEEDED, _LINEAR_SPACE, scale=True),
+    Algorithm(
         "elastic_net",
         "regression",
         "sklearn.linear_model:ElasticNet",
@@ -190,7 +184,7 @@ _REGRESSORS = (
         _LINEAR_SPACE | {"l1_ratio": (0.1, 0.5, 0.9)},
         scale=True,
     ),
-    Model(
+    Algorithm(
         "knn",
         "regression",
         "sklearn.neighbors:KNeighborsRegressor",
@@ -199,7 +193,7 @@ _REGRESSORS = (
         scale=True,
         max_rows=_SLOW_ROWS,
     ),
-    Model(
+    Algorithm(
         "svr",
         "regression",
         "sklearn.svm:SVR",
@@ -209,7 +203,7 @@ _REGRESSORS = (
         max_rows=_QUADRATIC_ROWS,
         cost=2,
     ),
-    Model(
+    Algorithm(
         "decision_tree",
         "regression",
         "sklearn.tree:DecisionTreeRegressor",
@@ -217,7 +211,7 @@ _REGRESSORS = (
         _TREE_SPACE,
         native_missing=True,
     ),
-    Model(
+    Algorithm(
         "random_forest",
         "regression",
         "sklearn.ensemble:RandomForestRegressor",
@@ -227,7 +221,7 @@ _REGRESSORS = (
         max_rows=_SLOW_ROWS,
         cost=3,
     ),
-    Model(
+    Algorithm(
         "extra_trees",
         "regression",
         "sklearn.ensemble:ExtraTreesRegressor",
@@ -237,7 +231,7 @@ _REGRESSORS = (
         max_rows=_SLOW_ROWS,
         cost=2,
     ),
-    Model(
+    Algorithm(
         "gradient_boosting",
         "regression",
         "sklearn.ensemble:GradientBoostingRegressor",
@@ -246,7 +240,7 @@ _REGRESSORS = (
         max_rows=_SLOW_ROWS,
         cost=2,
     ),
-    Model(
+    Algorithm(
         "hist_gradient_boosting",
         "regression",
         "sklearn.ensemble:HistGradientBoostingRegressor",
@@ -255,7 +249,7 @@ _REGRESSORS = (
         native_missing=True,
         cost=3,
     ),
-    Model(
+    Algorithm(
         "mlp",
         "regression",
         "sklearn.neural_network:MLPRegressor",
@@ -268,103 +262,25 @@ _REGRESSORS = (
     ),
 )
 
-ZOO: tuple[Model, ...] = (*_CLASSIFIERS, *_REGRESSORS)
+ALGORITHMS: tuple[Algorithm, ...] = (*_CLASSIFIERS, *_REGRESSORS)
 
 
 def names(task: Task | None = None) -> list[str]:
-    """List model names in the zoo's order.
+    """List the algorithms' names in the order in which they are declared.
 
     Args:
         task: Only those that fit this task; both tasks when absent.
     """
-    return list(dict.fromkeys(model.name for model in ZOO if task in (None, model.task)))
+    return list(dict.fromkeys(entry.name for entry in ALGORITHMS if task in (None, entry.task)))
 
 
-def find(name: str, problem: Problem) -> Model:
-    """Return the entry of that name for the problem's task, changed as the problem's file says.
+def find(name: str, task: Task) -> Algorithm:
+    """Return the algorithm of that name for a task.
 
     Raises:
-        KeyError: The zoo has no such model for the task.
+        KeyError: There is none.
     """
-    for model in ZOO:
-        if (model.name, model.task) == (name, problem.task):
-            override = problem.overrides.get(name)
-            if override is None:
-                return model
-            return replace(
-                model,
-                params={**model.params, **override.params},
-                space=override.search or model.space,
-                max_rows=override.max_rows or model.max_rows,
-            )
-    raise KeyError(f"{name} ({problem.task})")
-
-
-def build(model: Model, schema: Schema, params: Mapping[str, Any] | None = None) -> BaseEstimator:
-    """Make a fresh, unfitted estimator for raw rows.
-
-    Args:
-        model: The zoo's entry.
-        schema: The columns of the rows.
-        params: What a search chose, over the model's own.
-
-    Returns:
-        The bare estimator, or a pipeline that prepares the columns as it needs them.
-    """
-    estimator = _estimator_class(model)(**{**model.params, **(params or {})})
-    if model.calibrate:
-        from sklearn.calibration import CalibratedClassifierCV  # noqa: PLC0415 - keeps --check quick
-
-        estimator = CalibratedClassifierCV(estimator, ensemble=False)
-    from training.preprocessing import prepare  # noqa: PLC0415 - keeps --check quick
-
-    estimator = prepare(estimator, schema, scale=model.scale, native_missing=model.native_missing)
-    if model.scale_target:
-        from sklearn.compose import TransformedTargetRegressor  # noqa: PLC0415 - keeps --check quick
-        from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - keeps --check quick
-
-        estimator = TransformedTargetRegressor(regressor=estimator, transformer=StandardScaler())
-    return estimator
-
-
-def candidates(model: Model, count: int) -> list[dict[str, Any]]:
-    """Draw what a search tries: the model as it is, then others from its space, the same each time.
-
-    Args:
-        model: The zoo's entry.
-        count: How many to try; fewer where the space holds fewer.
-
-    Returns:
-        Parameters of each candidate; the first has none, so a search never does worse than no search.
-    """
-    if count <= 1 or not model.space:
-        return [{}]
-    from sklearn.model_selection import ParameterGrid, ParameterSampler  # noqa: PLC0415 - keeps --check quick
-
-    space = {key: list(values) for key, values in model.space.items()}
-    others = ParameterSampler(space, min(count - 1, len(ParameterGrid(space))), random_state=SEED)
-    return [{}, *({str(key): value for key, value in drawn.items()} for drawn in others)]
-
-
-def check_overrides(problem: Problem) -> list[str]:
-    """Find parameters in a problem's file that its models don't have.
-
-    Returns:
-        A line for each fault; none if all is well. Imports the estimators, so it isn't part of ``--check``.
-    """
-    from training.problem import expected  # noqa: PLC0415 - that module reads this one's names
-
-    faults = []
-    for name, override in problem.overrides.items():
-        known = sorted(_estimator_class(find(name, problem))().get_params())
-        faults += [
-            f"{problem.name}: models.{name}: {expected(key, known)}"
-            for key in (*override.params, *override.search)
-            if key not in known
-        ]
-    return faults
-
-
-def _estimator_class(model: Model) -> Any:  # noqa: ANN401 - a class of scikit-learn, which has no types
-    module, _, class_name = model.estimator.partition(":")
-    return getattr(importlib.import_module(module), class_name)
+    for entry in ALGORITHMS:
+        if (entry.name, entry.task) == (name, task):
+            return entry
+    raise KeyError(f"{name} ({task})")
