@@ -1,7 +1,5 @@
 """Schema: the columns that a model learns from, by kind."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

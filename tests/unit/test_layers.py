@@ -82,3 +82,9 @@ def test_a_model_is_loaded_in_one_place_and_nothing_is_unpickled() -> None:
                 for name in PICKLES & {name.split(".")[0] for name in names}:
                     found.setdefault(name, set()).add(module)
     assert found == LOADERS
+
+
+def test_annotations_are_postponed_only_for_imports_that_the_type_checker_alone_needs() -> None:
+    texts = {module: path.read_text(encoding="utf-8") for module, path in MODULES.items()}
+    postponed = {module for module, text in texts.items() if "\nfrom __future__ import annotations\n" in text}
+    assert postponed == {module for module, text in texts.items() if "\nif TYPE_CHECKING:\n" in text}
