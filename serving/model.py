@@ -9,7 +9,7 @@ import logging
 import timeit
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,10 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     """
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text())
-        signature = Signature.from_mlmodel(described.get("signature"))
+        profile = _profile(folder)
+        signature = replace(
+            Signature.from_mlmodel(described.get("signature")), rules=profile.rules if profile else None
+        )
         file, method = _skops_file(described["flavors"])
         estimator = skops.io.load(_inside(folder, file), trusted=[*TRUSTED_TYPES, *trusted])
         example = _example(folder, described.get("saved_input_example_info"))
@@ -130,7 +133,7 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
         signature=signature,
         estimator=estimator,
         example=example,
-        profile=_profile(folder),
+        profile=profile,
         loaded_at=datetime.now(UTC),
         seconds=seconds,
         _method=method,
