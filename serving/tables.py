@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -779,7 +779,7 @@ def retyped(cells: pa.ChunkedArray, rule: Rule, rules: Rules) -> pa.ChunkedArray
         words = pc.unique(cells).drop_null()
         if all(rules.text(word, rule) == word for word in words.to_pylist()):
             return cells
-    found = convert(cells, rule, rules)
+    found = convert(cells, replace(rule, gaps=False), rules)
     if found.faults:
         return cells
     types = {"number": pa.float64(), "text": pa.string(), "boolean": pa.bool_(), "date": pa.timestamp("ns")}

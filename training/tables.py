@@ -188,11 +188,13 @@ def _table(
         column = table.column(name)
         if name not in faults and tables.is_text(column.type):
             table = table.set_column(place, name, tables.retyped(column, rules.columns[name], rules))
-    commas = [name for name, rule in rules.columns.items() if rule.kind == "number" and rule.decimal == ","]
-    groups = [name for name, rule in rules.columns.items() if rule.thousands]
+    numbers = {name: rule for name, rule in rules.columns.items() if rule.kind == "number"}
+    commas = [name for name, rule in numbers.items() if rule.decimal == ","]
+    groups = [name for name, rule in numbers.items() if rule.thousands]
+    where = "all numbers" if len(commas) == len(numbers) else listed(commas)
     more = (
-        (commas, f"decimal commas: {listed(commas)}"),
-        (groups, f"signs between thousands: {listed(groups)}"),
+        (commas, f"decimal commas in {where}"),
+        (groups, f"signs between thousands in {listed(groups)}"),
         (empty, f"empty rows left out: {len(empty):,}"),
     )
     return Table(table, rules, faults, (*notes, *(text for found, text in more if len(found))), empty)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,6 @@ from sklearn.linear_model import Ridge
 from scoring.requests import CSV, JSON, PARQUET
 from scoring.requests import read as read_request
 from serving import model, tables
-from serving.contract import PROFILE
 from serving.errors import ServingError
 from serving.profile import Column, Profile
 from serving.signature import Signature
@@ -33,6 +33,10 @@ from training.data import Data, load_data
 from training.preprocessing import prepare
 from training.problem import Problem, ProblemError
 from training.tables import Table
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns of its own type hints when it is imported
+    import mlflow.pyfunc  # noqa: F401 - the training finds it loaded
 
 ROWS = 40
 KINDS: dict[str, Any] = {"double": "number", "string": "text", "boolean": "boolean", "datetime": "date"}
@@ -298,8 +302,8 @@ def test_what_arrow_finds_by_itself_is_what_the_text_says(
         one = tables.convert(typed.column(name), quick[0].columns[name], quick[0])
         other = tables.convert(text.column(name), slow[0].columns[name], slow[0])
         assert len(one.faults) == len(other.faults)
-        np.testing.assert_array_equal(
-            pd.Series(one.values).astype(object), pd.Series(other.values).astype(object)
+        pd.testing.assert_series_equal(
+            pd.Series(one.values), pd.Series(other.values), check_dtype=False, check_exact=True
         )
 
 
@@ -447,7 +451,7 @@ def test_how_a_table_was_read_is_said(tmp_path: Path) -> None:
     assert trained.data.notes == (
         "not UTF-8, so read as Windows-1252: look whether umlauts and accents are right",
         "columns are parted by ';'",
-        "decimal commas: 'a', 'row'",
+        "decimal commas in all numbers",
     )
 
 
@@ -469,6 +473,8 @@ def test_an_optional_column_may_be_left_out_or_empty(tmp_path: Path) -> None:
 
 
 # Models and their predictions
+
+OF_MLFLOW = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 
 
 @pytest.fixture
@@ -529,6 +535,7 @@ CASES = {
 }
 
 
+@OF_MLFLOW
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_answers_the_same_by_every_way(tmp_path: Path, case: str) -> None:
     content, levels = CASES[case]
@@ -541,6 +548,7 @@ def test_a_model_answers_the_same_by_every_way(tmp_path: Path, case: str) -> Non
         assert answer == answers[0]
 
 
+@OF_MLFLOW
 @pytest.mark.usefixtures("before")
 @pytest.mark.parametrize(
     "cells",
@@ -601,7 +609,7 @@ def test_what_is_known_beforehand_is_not_inferred() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (pa.array([36000], pa.time32("s")), r"time32\[s\]"),
+        (pa.array([36000], pa.time32("s")), r"time32\[m?s\]"),
         (pa.array([36000], pa.duration("s")), r"duration\[s\]"),
         (pa.array([[1]]), "list|nested"),
         (pa.array([b"x"]), "binary|of type bytes|type bytes"),
@@ -616,8 +624,8 @@ def test_parquet_of_other_types_is_refused_by_name(tmp_path: Path, values: pa.Ar
         assert not matched.usable.any()
         with pytest.raises(ServingError, match=f"'a'.*({says})"):
             by_rest(trained, body, PARQUET)
+    body = batch.as_parquet(
+        pa.table({"a": pa.concat_arrays([values] * ROWS), "row": range(ROWS), "y": range(ROWS)})
+    )
     with pytest.raises(ProblemError, match=f"column 'a': expected .*; got ({says})"):
-        body = batch.as_parquet(
-            pa.table({"a": pa.concat_arrays([values] * ROWS), "row": range(ROWS), "y": range(ROWS)})
-        )
         train(tmp_path, body, "t.parquet")
