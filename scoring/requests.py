@@ -14,7 +14,9 @@ import numpy as np
 import orjson
 
 from serving import tables
+from serving.cells import convert, is_text
 from serving.errors import Field, ServingError, bad_fields, too_large, unsupported
+from serving.rules import FOREIGN
 from serving.signature import Column, Signature, Table, Unreadable, Values
 
 JSON = "application/json"
@@ -246,7 +248,7 @@ def _read_csv(body: bytes, written: tables.Dialect, signature: Signature, max_ro
     sent = set(written.names)
     _check_names([name for name in written.names if name in signature.index], signature)
     known = [column for column in signature.columns if column.name in sent]
-    missing = (signature.rules or tables.FOREIGN).missing
+    missing = (signature.rules or FOREIGN).missing
     reader = tables.CsvReader(body, written, missing, empty_lines=False)
     many = max(body.count(b"\n"), body.count(b"\r")) > max_rows
     try:
@@ -263,14 +265,14 @@ def _read_csv(body: bytes, written: tables.Dialect, signature: Signature, max_ro
 def _values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa: ANN401 - pyarrow has no types
     """A column's values by the rules; what these can't read is in its place, for the signature to name."""
     own = signature.rule(column)
-    found = tables.convert(cells, own, signature.rules or tables.FOREIGN)
+    found = convert(cells, own, signature.rules or FOREIGN)
     if not found.faults:
         return found.values
     values: list[Any] = found.values.astype(object).tolist()
     for rows, expected in found.faults:
         for row in np.flatnonzero(rows)[:_MOST_BAD].tolist():
             raw = cells[row].as_py()
-            odd = own.kind == "number" and isinstance(raw, str) and not own.plain
+            odd = isinstance(raw, str) and (own.gaps or (own.kind == "number" and not own.plain))
             values[row] = Unreadable(f"can't be read: {expected}") if odd else raw
     return values
 
@@ -331,7 +333,7 @@ def _arrow_values(cells: Any, column: Column, signature: Signature) -> Values:  
         words = itertools.chain.from_iterable(chunk.dictionary.to_pylist() for chunk in cells.chunks)
         if any(isinstance(word, (str, bytes)) and len(word) > _MOST_TEXT for word in words):
             raise bad_fields([Field(column.name, None, f"has a text of more than {_MOST_TEXT} characters")])
-    text = tables.is_text(cells.type) or types.is_null(cells.type)
+    text = is_text(cells.type) or types.is_null(cells.type)
     flags = signature.rule(column).gaps and types.is_boolean(cells.type)
     # A number is no text here; and without rules a text is taken as it is, as MLflow takes it.
     if signature.rules is not None and (column.type != "string" or text or flags):

@@ -113,14 +113,12 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     """
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text())
-        profile = _profile(folder)
-        signature = replace(
-            Signature.from_mlmodel(described.get("signature")), rules=profile.rules if profile else None
-        )
+        signature = Signature.from_mlmodel(described.get("signature"))
         file, method = _skops_file(described["flavors"])
         estimator = skops.io.load(_inside(folder, file), trusted=[*TRUSTED_TYPES, *trusted])
         example = _example(folder, described.get("saved_input_example_info"))
         as_array, seconds = _smoke(estimator, method, signature, example)
+        profile = _profile(folder)
     except ModelUnusableError:
         raise
     except UnsupportedSignatureError as error:
@@ -130,7 +128,7 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     return LoadedModel(
         name=name,
         version=version,
-        signature=signature,
+        signature=replace(signature, rules=profile.rules if profile else None),
         estimator=estimator,
         example=example,
         profile=profile,

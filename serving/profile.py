@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
-from serving.tables import Rules
+from serving.rules import Rules
 
 type Value = float | int | bool | str | date | None
 type Kind = Literal["number", "integer", "boolean", "text", "date"]

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from serving import tables
+from serving import cells
+from serving.cells import ISO_DATE
 from serving.errors import Field, ServingError, bad_fields
-from serving.tables import ISO_DATE, Rule, Rules
+from serving.rules import FOREIGN, Kind, Rule, Rules
 
 # One table per request: 2-dimensional floats where a model has nothing but doubles, else a frame.
 type Table = pd.DataFrame | np.ndarray[Any, Any]
@@ -158,7 +159,7 @@ class Signature:
 
     def rule(self, column: Column) -> Rule:
         """How a column's cells are read."""
-        return (self.rules or tables.FOREIGN).rule(column.name, _KINDS[column.type])
+        return (self.rules or FOREIGN).rule(column.name, _KINDS[column.type])
 
     def unknown(self, columns: Iterable[str]) -> list[str]:
         """Which of these columns the model does not know."""
@@ -223,7 +224,7 @@ def _read(column: Column, values: Values, rules: Rules) -> Values:
     own = rules.rule(column.name, _KINDS[column.type])
     if column.type == "string":
         return [
-            rules.text(value, own)
+            _level(value, own, rules)
             if isinstance(value, str)
             else str(value).lower()
             if own.gaps and isinstance(value, bool)
@@ -234,7 +235,7 @@ def _read(column: Column, values: Values, rules: Rules) -> Values:
     if not places or column.type == "boolean":
         return values
     read = list(values)
-    found = tables.convert(pa.array([values[place] for place in places], pa.string()), own, rules)
+    found = cells.convert(pa.array([values[place] for place in places], pa.string()), own, rules)
     for place, value in zip(places, found.values, strict=True):
         read[place] = None if pd.isna(value) else value
     for rows, expected in found.faults:
@@ -242,6 +243,13 @@ def _read(column: Column, values: Values, rules: Rules) -> Values:
             raw = values[places[row]]
             read[places[row]] = raw if own.plain else Unreadable(f"can't be read: {expected}")
     return read
+
+
+def _level(value: str, own: Rule, rules: Rules) -> str | Unreadable | None:
+    level = rules.text(value, own)
+    if own.gaps and level not in ("true", "false", None):
+        return Unreadable("is text; true or false is needed")
+    return level
 
 
 def _convert(column: Column, values: Values, rules: Rules | None) -> tuple[Any, list[Field]]:
@@ -398,10 +406,10 @@ def _check_date(value: object, *, zoned: bool = False) -> None:
     if not isinstance(value, str):
         raise _BadValueError(f"is {_kind(value)}; a date such as 2026-01-31 or 2026-01-31T08:30:00 is needed")
     try:
-        tables.date(value, zoned=zoned)
-    except tables.ZoneError:
+        cells.date(value, zoned=zoned)
+    except cells.ZoneError:
         raise _BadValueError("has a time zone; send the time as the model was trained, without one") from None
-    except tables.RangeError:
+    except cells.RangeError:
         raise _BadValueError("is out of range; allowed are the years 1678 to 2261") from None
     except ValueError:
         raise _BadValueError("is no date in ISO 8601, such as 2026-01-31 or 2026-01-31T08:30:00") from None
@@ -427,7 +435,7 @@ def _dates(values: Values, *, zoned: bool = False) -> Any:  # noqa: ANN401 - an 
         [
             np.datetime64("NaT", "ns")
             if _is_null(value)
-            else tables.date(value, zoned=zoned)
+            else cells.date(value, zoned=zoned)
             if isinstance(value, str)
             else _moment(value)
             for value in values
@@ -473,7 +481,7 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], Callable[[Values], Any]]] = {
     "string": (_check_text, _texts),
     "datetime": (_check_date, _dates),
 }
-_KINDS: dict[str, tables.Kind] = {
+_KINDS: dict[str, Kind] = {
     "double": "number",
     "float": "number",
     "long": "number",

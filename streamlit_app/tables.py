@@ -1,7 +1,7 @@
 """From an uploaded file to the rows that a model takes, with a report of what doesn't fit. Pure.
 
 Everything of a CSV is read as text first, so that a value that is no number can be named with its row. What
-a text means is said by the rules that travel with the model (`serving.tables`).
+a text means is said by the rules that travel with the model (`serving.rules`).
 """
 
 import io
@@ -17,14 +17,16 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from serving import tables
+from serving.cells import Converted, convert, is_text
+from serving.infer import number_rules
 from serving.profile import Column
-from serving.tables import Converted, Rule
+from serving.rules import FOREIGN, Kind, Rule
 from streamlit_app.models import AppError, LoadedModel
 
 MOST_ROWS, MOST_COLUMNS = 500_000, 2_000
 MOST_BYTES = 200 * 2**20  # of a table in memory; a small Parquet file can hold a huge one
 _SHOWN = 5
-_KINDS: dict[str, tables.Kind] = {
+_KINDS: dict[str, Kind] = {
     "number": "number",
     "integer": "number",
     "boolean": "boolean",
@@ -298,19 +300,19 @@ def _converted(
     Returns:
         For each of the model's columns that the file has, its values, and the rule if it isn't the model's.
     """
-    rules = model.profile.rules if model.profile else tables.FOREIGN
+    rules = model.profile.rules if model.profile else FOREIGN
     own = {column.name: rules.rule(column.name, _KINDS[column.kind]) for column in model.columns}
-    found = {name: tables.convert(table.column(place), own[name], rules) for name, place in names.items()}
+    found = {name: convert(table.column(place), own[name], rules) for name, place in names.items()}
     numbers = [name for name in found if own[name].kind == "number"]
     others: dict[str, Rule] = {}
     if any(found[name].faults for name in numbers):
         texts = {name: table.column(names[name]) for name in numbers}
-        texts = {name: cells for name, cells in texts.items() if tables.is_text(cells.type)}
-        others = tables.number_rules(texts, rules.missing)
+        texts = {name: cells for name, cells in texts.items() if is_text(cells.type)}
+        others = number_rules(texts, rules.missing)
     read: dict[str, tuple[Converted, Rule | None]] = {name: (values, None) for name, values in found.items()}
     for name, rule in others.items():
         if found[name].faults and (rule.decimal, rule.thousands) != (own[name].decimal, own[name].thousands):
-            read[name] = tables.convert(table.column(names[name]), rule, rules), rule
+            read[name] = convert(table.column(names[name]), rule, rules), rule
     return read
 
 

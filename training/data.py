@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from serving.tables import Rules
+from serving.rules import Rules
 from training.problem import ProblemError, did_you_mean
 from training.schema import Schema
 from training.tables import listed, read_table

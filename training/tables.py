@@ -16,7 +16,9 @@ from pyarrow import parquet
 from sklearn import datasets
 
 from serving import tables
-from serving.tables import Rules
+from serving.cells import is_text, retyped
+from serving.infer import infer
+from serving.rules import MISSING, Rules
 from training.problem import DATASETS, ProblemError, did_you_mean
 
 if TYPE_CHECKING:
@@ -173,7 +175,7 @@ def _read_text(problem: Problem, path: Path, head: bytes, encoding: str) -> Tabl
     wanted = {problem.target, *problem.drop, *problem.data.rename}
     written = tables.dialect(head, wanted, encoding)
     columns = _chosen(problem, list(written.names))
-    reader = tables.CsvReader(path, written, tables.MISSING)
+    reader = tables.CsvReader(path, written, MISSING)
     table, decimal = reader.typed(list(columns))
     return _table(table.rename_columns(list(columns.values())), written.notes, decimal=decimal, retype=True)
 
@@ -183,11 +185,11 @@ def _table(
 ) -> Table:
     """Find out how a table is to be read, and read its texts so."""
     table, empty = tables.without_empty_rows(table)
-    rules, faults = tables.infer(table, decimal=decimal, retype=retype)
+    rules, faults = infer(table, decimal=decimal, retype=retype)
     for place, name in enumerate(table.column_names):
         column = table.column(name)
-        if name not in faults and tables.is_text(column.type):
-            table = table.set_column(place, name, tables.retyped(column, rules.columns[name], rules))
+        if name not in faults and is_text(column.type):
+            table = table.set_column(place, name, retyped(column, rules.columns[name], rules))
     numbers = {name: rule for name, rule in rules.columns.items() if rule.kind == "number"}
     commas = [name for name, rule in numbers.items() if rule.decimal == ","]
     groups = [name for name, rule in numbers.items() if rule.thousands]

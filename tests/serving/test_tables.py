@@ -21,10 +21,12 @@ from sklearn.linear_model import Ridge
 from scoring.requests import CSV, JSON, PARQUET
 from scoring.requests import read as read_request
 from serving import model, tables
+from serving.cells import convert
 from serving.errors import ServingError
+from serving.infer import infer
 from serving.profile import Column, Profile
+from serving.rules import MISSING, Options, Rule, Rules
 from serving.signature import Signature
-from serving.tables import MISSING, Rule, Rules
 from streamlit_app import tables as batch
 from streamlit_app.models import LoadedModel
 from training import data as training_data
@@ -291,7 +293,7 @@ def test_what_arrow_finds_by_itself_is_what_the_text_says(
     reader = tables.CsvReader(body, tables.dialect(body), MISSING)
     typed, decimal = reader.typed(["a", "b"])
     text = reader.text(["a", "b"])
-    quick, slow = tables.infer(typed, decimal=decimal, retype=True), tables.infer(text, retype=True)
+    quick, slow = infer(typed, decimal=decimal, retype=True), infer(text, retype=True)
     for name in ("a", "b"):
         kind = typed.schema.field(name).type
         if pa.types.is_time(kind):
@@ -299,8 +301,8 @@ def test_what_arrow_finds_by_itself_is_what_the_text_says(
             continue
         assert (quick[1].get(name), slow[1].get(name)) in ((None, None), (quick[1].get(name),) * 2)
         assert quick[0].columns[name] == slow[0].columns[name]
-        one = tables.convert(typed.column(name), quick[0].columns[name], quick[0])
-        other = tables.convert(text.column(name), slow[0].columns[name], slow[0])
+        one = convert(typed.column(name), quick[0].columns[name], quick[0])
+        other = convert(text.column(name), slow[0].columns[name], slow[0])
         assert len(one.faults) == len(other.faults)
         pd.testing.assert_series_equal(
             pd.Series(one.values), pd.Series(other.values), check_dtype=False, check_exact=True
@@ -597,11 +599,11 @@ def test_rules_travel_as_json() -> None:
 
 def test_what_is_known_beforehand_is_not_inferred() -> None:
     table = pa.table({"a": ["1,234", "?"], "b": ["1", "2"]})
-    options = tables.Options(MISSING | {"?"}, {"a": Rule("number", ".", ",")})
-    rules, faults = tables.infer(table, options, retype=True)
+    options = Options(MISSING | {"?"}, {"a": Rule("number", ".", ",")})
+    rules, faults = infer(table, options, retype=True)
     assert faults == {}
     assert rules.columns["b"].kind == "number"
-    found = tables.convert(table.column("a"), rules.columns["a"], rules)
+    found = convert(table.column("a"), rules.columns["a"], rules)
     assert found.faults == ()
     np.testing.assert_array_equal(found.values, [1234, np.nan])
 
