@@ -3,6 +3,7 @@
 A body is a caller's, so each way in has a bound on what it may grow to in memory.
 """
 
+import contextlib
 import itertools
 import json
 from collections import Counter
@@ -265,6 +266,10 @@ def _read_csv(body: bytes, written: tables.Dialect, signature: Signature, max_ro
 def _values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa: ANN401 - pyarrow has no types
     """A column's values by the rules; what these can't read is in its place, for the signature to name."""
     own = signature.rule(column)
+    if column.type in ("long", "integer") and is_text(cells.type) and not cells.null_count:
+        with contextlib.suppress(ValueError):  # of pyarrow: it is something else, which is named below
+            whole: np.ndarray[Any, Any] = cells.cast("int64").to_numpy()  # floats end at 2**53
+            return whole
     found = convert(cells, own, signature.rules or FOREIGN)
     if not found.faults:
         return found.values

@@ -105,14 +105,19 @@ def convert(cells: Cells, rule: Rule, rules: Rules) -> Converted:
 
 
 def retyped(cells: pa.ChunkedArray, rule: Rule, rules: Rules) -> pa.ChunkedArray:
-    """Return a column of text with the type that its rule says; what can't be read stays as it is."""
+    """Return a column of text with the type that its rule says.
+
+    Raises:
+        ValueError: It holds something else; the message says what was expected, and in how many rows.
+    """
     if rule.kind == "text":
         words = pc.unique(cells).drop_null()
         if all(rules.text(word, rule) == word for word in words.to_pylist()):
             return cells
     found = convert(cells, replace(rule, gaps=False), rules)
     if found.faults:
-        return cells
+        rows, expected = found.faults[0]
+        raise ValueError(f"{expected}; got {cells[int(np.argmax(rows))].as_py()!r}, in {rows.sum():,} rows")
     types = {"number": pa.float64(), "text": pa.string(), "boolean": pa.bool_(), "date": pa.timestamp("ns")}
     return pa.chunked_array([pa.array(found.values, types[rule.kind], from_pandas=True)])
 

@@ -90,10 +90,7 @@ def _text_rule(column: Cells, signs: set[str], missing: frozenset[str]) -> Rule:
     known = _known(column, missing)
     if not len(known):
         return Rule("text")
-    low = pc.utf8_lower(known)
-    if _all(pc.is_in(low, pa.array(["true", "false", "1", "0"], low.type))) and not _all(
-        pc.match_substring_regex(known, r"^[01]$")
-    ):
+    if _all_match(known, r"^((?i:true|false)|[01])$") and not _all_match(known, r"^[01]$"):
         return Rule("boolean", gaps=len(known) < len(pc.unique(column)))
     if _all_match(known, _NUMBER):
         return _number_rule(known, signs)

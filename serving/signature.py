@@ -235,7 +235,9 @@ def _read(column: Column, values: Values, rules: Rules) -> Values:
     if not places or column.type == "boolean":
         return values
     read = list(values)
-    found = cells.convert(pa.array([values[place] for place in places], pa.string()), own, rules)
+    # Half a character, which a text of JSON may hold, is in no number and no date.
+    texts = [values[place].encode(errors="replace").decode() for place in places]
+    found = cells.convert(pa.array(texts, pa.string()), own, rules)
     for place, value in zip(places, found.values, strict=True):
         read[place] = None if pd.isna(value) else value
     for rows, expected in found.faults:

@@ -189,7 +189,10 @@ def _table(
     for place, name in enumerate(table.column_names):
         column = table.column(name)
         if name not in faults and is_text(column.type):
-            table = table.set_column(place, name, retyped(column, rules.columns[name], rules))
+            try:
+                table = table.set_column(place, name, retyped(column, rules.columns[name], rules))
+            except ValueError as error:
+                faults[name] = str(error)
     numbers = {name: rule for name, rule in rules.columns.items() if rule.kind == "number"}
     commas = [name for name, rule in numbers.items() if rule.decimal == ","]
     groups = [name for name, rule in numbers.items() if rule.thousands]

@@ -26,6 +26,7 @@ from serving.errors import ServingError
 from serving.infer import infer
 from serving.profile import Column, Profile
 from serving.rules import MISSING, Options, Rule, Rules
+from serving.signature import Column as SignatureColumn
 from serving.signature import Signature
 from streamlit_app import tables as batch
 from streamlit_app.models import LoadedModel
@@ -472,6 +473,75 @@ def test_an_optional_column_may_be_left_out_or_empty(tmp_path: Path) -> None:
     for answer in answers:
         assert answer[list(columns)].isna().all(axis=None)
         same(answer, answers[0])
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (["9999-12-31", "-"], "expected dates from 1678 to 2261; got '9999-12-31', in 20 rows"),
+        (["inf", "-"], "expected a finite number; got 'inf', in 20 rows"),
+        (["10:30", "-"], "got times, such as '10:30'"),
+    ],
+)
+def test_what_only_the_text_shows_is_refused_by_name(tmp_path: Path, cells: list[str], says: str) -> None:
+    with pytest.raises(ProblemError, match="column 'odd': ") as error:
+        train(tmp_path, written({"odd": cycle(cells), "a": cycle(["1", "2"])}))
+    assert says in str(error.value)
+
+
+@RANDOM
+@given(
+    st.sampled_from(["a", "b", "c", "d", "e"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | CELL,
+    st.sampled_from([JSON, CSV]),
+)
+def test_any_value_is_read_by_the_rules_or_named(name: str, value: Any, kind: str) -> None:
+    rules = Rules(
+        {
+            "a": Rule("number", ",", "."),
+            "b": Rule("date", zoned=True),
+            "c": Rule("boolean", gaps=True),
+            "d": Rule("text"),
+            "e": Rule("boolean"),
+        }
+    )
+    types = {"a": "double", "b": "datetime", "c": "string", "d": "string", "e": "boolean"}
+    signature = Signature(
+        tuple(SignatureColumn(name, kind, required=False) for name, kind in types.items()), rules=rules
+    )
+    body = (
+        json.dumps({"dataframe_records": [{name: value}]}).encode()
+        if kind == JSON
+        else written({name: [str(value)]}).encode(errors="replace")
+    )
+    try:
+        table = read_request(body, kind, signature, 10).table
+    except ServingError as error:
+        named = [(field.field, field.row) for field in error.fields]
+        assert (error.status, named) == (400, [(name, 0)])  # noqa: PT017 - any value may come through well
+    else:
+        assert list(table.columns) == list(types)
+
+
+def test_whole_numbers_of_foreign_models_are_exact() -> None:
+    signature = Signature((SignatureColumn("a", "long", required=True),))
+    assert read_request(b"a\n9007199254740993\n", CSV, signature, 10).table["a"].tolist() == [
+        9007199254740993
+    ]
+
+
+def test_optional_integers_and_booleans_may_be_missing() -> None:
+    signature = Signature(
+        (SignatureColumn("a", "long", required=False), SignatureColumn("b", "boolean", required=False))
+    )
+    for body, kind in (
+        (b'{"dataframe_records": [{"a": 1, "b": true}, {"a": null}]}', JSON),
+        (b"a,b\n1,yes\nNA,\n", CSV),
+    ):
+        frame = read_request(body, kind, signature, 10).table
+        assert frame["a"].tolist()[0] == 1
+        assert frame["b"].tolist() == [True, None]
+        assert np.isnan(frame["a"][1])
 
 
 # Models and their predictions
