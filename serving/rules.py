@@ -18,7 +18,7 @@ _ARROW = frozenset(
 )
 MISSING = _ARROW | {"<NA>"}
 # Levels of a text (a house without veneer has the veneer "None"), but no number, date or boolean.
-NO_VALUE = frozenset({"-", "None"})
+NO_VALUE = frozenset({"-", "None", "NaT"})
 _TRUE = frozenset({"true", "yes", "y", "1", "1.0", "t"})
 _FALSE = frozenset({"false", "no", "n", "0", "0.0", "f"})
 

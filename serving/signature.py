@@ -28,6 +28,7 @@ type Values = Sequence[Any] | np.ndarray[Any, Any]
 
 # What a datetime64[ns] can hold, in a unit that can hold what is outside.
 _FIRST, _LAST = np.datetime64("1677-09-22", "us"), np.datetime64("2262-04-11", "us")
+_NOT_A_TIME = "NaT"  # how MLflow writes a missing date into a model's example
 _MOST_BAD = 100  # values of a column that are looked for, once one is bad
 
 
@@ -288,7 +289,7 @@ def _readings(column: Column, values: Values, rules: Rules | None) -> Iterator[V
 
 
 def _why_not(column: Column, value: object, *, zoned: bool) -> str | None:
-    if _is_null(value):
+    if _is_null(value) or (column.type == "datetime" and value == _NOT_A_TIME):
         return "is null (or NaN), but the model needs a value" if column.required else None
     if isinstance(value, Unreadable):
         return value.reason
@@ -421,6 +422,7 @@ def _dates(values: Values, *, zoned: bool = False) -> Any:  # noqa: ANN401 - an 
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         return values.astype("datetime64[ns]")
     plain = True
+    values = [None if isinstance(value, str) and value == _NOT_A_TIME else value for value in values]
     for value in values:
         if not _is_null(value):
             if not isinstance(value, (str, pd.Timestamp, np.datetime64)):

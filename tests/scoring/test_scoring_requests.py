@@ -81,6 +81,13 @@ def test_an_optional_column_may_be_left_out() -> None:
     assert asked.table[["f", "s", "t"]].isna().all(axis=None)
 
 
+def test_a_date_that_is_missing_may_be_written_as_mlflow_does() -> None:
+    asked = read_json({"dataframe_records": [GOOD | {"t": "NaT"}, GOOD]})
+    assert asked.table["t"].tolist() == [pd.NaT, pd.Timestamp("2026-01-31")]
+    error = refusal({"dataframe_records": [GOOD | {"t": "NaT", "l": None}, GOOD | {"t": "soon"}]})
+    assert [(field.field, field.row) for field in error.fields] == [("l", 0), ("t", 1)]
+
+
 def test_numbers_as_python_writes_them_are_read() -> None:
     asked = read(b'{"dataframe_records": [{"a": 1, "b b": NaN}]}', JSON, DOUBLES, ROWS)
     assert np.isnan(asked.table[0, 1])
