@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from serving.cells import DATE, NO_DATE, NO_DIGITS, Cells, dates, is_number, is_text, number_pattern
 from serving.rules import NO_VALUE, Options, Rule, Rules
 
-_SAMPLE = 1_000  # values that tell whether it is worth looking at all of them
+_SAMPLE = 1_000  # rows that tell whether it is worth looking at all of them
 _ZONED = r"[ T].*(Z|[+-]\d\d(:?\d\d)?)$"
+_BOOLEAN = r"^((?i:true|false)|[01])$"
 _TIME = r"^\d\d:\d\d(:\d\d(\.\d{1,9})?)?$"
 
 
@@ -87,10 +88,13 @@ def _known(column: Cells, missing: frozenset[str]) -> pa.Array:
 
 
 def _text_rule(column: Cells, signs: set[str], missing: frozenset[str]) -> Rule:
+    first = _known(column.slice(0, _SAMPLE), missing)
+    if not any(_all_match(first, pattern) for pattern in (_BOOLEAN, _NUMBER, f"^{DATE}$", _TIME)):
+        return Rule("text")
     known = _known(column, missing)
     if not len(known):
         return Rule("text")
-    if _all_match(known, r"^((?i:true|false)|[01])$") and not _all_match(known, r"^[01]$"):
+    if _all_match(known, _BOOLEAN) and not _all_match(known, r"^[01]$"):
         return Rule("boolean", gaps=len(known) < len(pc.unique(column)))
     if _all_match(known, _NUMBER):
         return _number_rule(known, signs)
@@ -175,8 +179,10 @@ def decimal_signs(columns: Mapping[str, Cells], missing: frozenset[str]) -> set[
     """Return the decimal signs that columns of text show by themselves."""
     found: set[str] = set()
     for column in columns.values():
+        if not _all_match(_known(column.slice(0, _SAMPLE), missing), _NUMBER):
+            continue
         known = _known(column, missing)
-        if len(known) and _all_match(known, _NUMBER):
+        if _all_match(known, _NUMBER):
             found.update(_certain_signs(known))
     return found
 
@@ -205,6 +211,4 @@ def _all(found: pa.Array) -> bool:
 
 
 def _all_match(cells: pa.Array, pattern: str) -> bool:
-    return _all(pc.match_substring_regex(cells[:_SAMPLE], pattern)) and _all(
-        pc.match_substring_regex(cells, pattern)
-    )
+    return _all(pc.match_substring_regex(cells, pattern))

@@ -305,20 +305,15 @@ def without_empty_rows(table: pa.Table) -> tuple[pa.Table, np.ndarray]:
     Returns:
         The other rows, and the places of those left out.
     """
-    empty = np.arange(table.num_rows)
-    for column in table.columns:
-        if not len(empty):
-            return table, empty
-        cells = column if len(empty) == table.num_rows else column.take(pa.array(empty))
-        nothing = cells.is_null()
-        if is_text(cells.type):
-            nothing = pc.or_kleene(nothing, pc.equal(pc.utf8_trim_whitespace(cells), ""))
-        empty = empty[nothing.fill_null(True).to_numpy(zero_copy_only=False)]
-    if not len(empty):
-        return table, empty
-    kept = np.ones(table.num_rows, dtype=bool)
-    kept[empty] = False
-    return table.filter(pa.array(kept)), empty
+    empty = np.ones(table.num_rows, dtype=bool)
+    for column in sorted(table.columns, key=lambda column: is_text(column.type)):  # the quick ones first
+        nothing = column.is_null()
+        if is_text(column.type):
+            nothing = pc.or_kleene(nothing, pc.equal(pc.utf8_trim_whitespace(column), ""))
+        empty &= nothing.fill_null(True).to_numpy()
+        if not empty.any():
+            return table, np.empty(0, dtype=int)
+    return table.filter(pa.array(~empty)), np.flatnonzero(empty)
 
 
 def original(place: int, left_out: np.ndarray[Any, Any]) -> int:
