@@ -227,8 +227,8 @@ def _dialect(body: bytes, signature: Signature, charset: str, headless: bool) ->
         tables.check_encoding(body, "" if charset == "utf-8" else charset)
     except tables.NotUtf8Error as error:
         raise ServingError(
-            f"The CSV can't be read: {error}. Send it in UTF-8, or say its charset, such as `text/csv;"
-            " charset=windows-1252`."
+            f"The CSV is not UTF-8, or not what its charset says: {error}. Send it in UTF-8,"
+            " or say its charset, such as `text/csv; charset=windows-1252`."
         ) from None
     count = max(map(body[: body.find(b"\n")].count, (b",", b";", b"\t", b"|"))) + 1
     if count > max(_MOST_COLUMNS, 10 * len(signature.columns)):
