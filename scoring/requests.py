@@ -3,21 +3,22 @@
 A body is a caller's, so each way in has a bound on what it may grow to in memory.
 """
 
-import csv
-import io
+import contextlib
 import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import orjson
-import pandas as pd
 
+from serving import tables
+from serving.cells import convert, is_text
 from serving.errors import Field, ServingError, bad_fields, too_large, unsupported
-from serving.signature import Signature, Table, Values
+from serving.rules import FOREIGN
+from serving.signature import Column, Signature, Table, Unreadable, Values
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -25,8 +26,18 @@ PARQUET = "application/vnd.apache.parquet"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 _MOST_COLUMNS = 10_000  # more than this, or ten times the model's, is no table for it
+_MOST_BAD = 100  # values of a column that are named
 _MOST_PARTS = 200_000  # entries of a list in a Parquet file's own description
 _MOST_BYTES = 128 * 1024 * 1024  # of a Parquet file, unpacked
+# What a CSV may be said to be in, by the names of the web. It is never guessed: nobody would see that.
+_CHARSETS = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "utf-16": "utf-16",
+    "windows-1252": "cp1252",
+    "iso-8859-1": "cp1252",
+    "latin1": "cp1252",
+}
 _MOST_TEXT = 64 * 1024  # characters of one value in a Parquet file, where repeating costs nothing
 _ONE_OF = f"The body must be a JSON object with exactly one of {', '.join(f'`{form}`' for form in FORMS)}"
 
@@ -41,7 +52,7 @@ class Request:
 
 
 def media_type(header: str | None) -> str:
-    """What a body is said to be; JSON if it is not said.
+    """What a body is said to be; JSON if it is not said. A CSV's charset stays with it.
 
     Raises:
         ServingError: Nothing that can be read.
@@ -54,15 +65,17 @@ def media_type(header: str | None) -> str:
         name.strip().lower(): value.strip().strip('"').lower()
         for name, _, value in (p.partition("=") for p in rest)
     }
-    if parameters.pop("charset", "utf-8") not in ("utf-8", "utf8"):
-        raise unsupported("Only UTF-8 is read: send the body in it, and `charset=utf-8` or none.")
+    charset = parameters.pop("charset", "utf-8")
+    if charset not in _CHARSETS or (kind != CSV and _CHARSETS[charset] != "utf-8"):
+        others = f" A CSV may also be in {', '.join(list(_CHARSETS)[2:])}." if kind == CSV else ""
+        raise unsupported(f"Only UTF-8 is read: send the body in it, and `charset=utf-8` or none.{others}")
     if parameters:
         raise unsupported(
             f"The content type has parameters other than charset: {', '.join(parameters)[:200]}."
         )
     if kind not in (JSON, CSV, PARQUET):
         raise unsupported(f"The content type {kind[:100]!r} is not read. Send {JSON}, {CSV} or {PARQUET}.")
-    return kind
+    return kind if _CHARSETS[charset] == "utf-8" else f"{kind};charset={charset}"
 
 
 def read(
@@ -82,9 +95,10 @@ def read(
     """
     if kind == JSON:
         return _read_json(body, signature, max_rows)
-    if kind == CSV:
-        return _read_csv(body, signature, max_rows, headless=headless_csv)
-    return _read_parquet(body, signature, max_rows)
+    if kind == PARQUET:
+        return _read_parquet(body, signature, max_rows)
+    written = _dialect(body, signature, _CHARSETS[kind.partition("charset=")[2] or "utf-8"], headless_csv)
+    return _read_csv(body, written, signature, max_rows)
 
 
 def _too_many_rows(max_rows: int) -> ServingError:
@@ -208,48 +222,63 @@ def _by_column(data: Any, signature: Signature, max_rows: int, form: str) -> Req
     return _request(columns, rows, signature, data)
 
 
-def _read_csv(body: bytes, signature: Signature, max_rows: int, *, headless: bool) -> Request:
+def _dialect(body: bytes, signature: Signature, charset: str, headless: bool) -> tables.Dialect:
     try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ServingError(f"The CSV is not UTF-8: its byte {error.start} can't be decoded.") from None
+        tables.check_encoding(body, "" if charset == "utf-8" else charset)
+    except tables.NotUtf8Error as error:
+        raise ServingError(
+            f"The CSV is not UTF-8, or not what its charset says: {error}. Send it in UTF-8,"
+            " or say its charset, such as `text/csv; charset=windows-1252`."
+        ) from None
+    count = max(map(body[: body.find(b"\n")].count, (b",", b";", b"\t", b"|"))) + 1
+    if count > max(_MOST_COLUMNS, 10 * len(signature.columns)):
+        raise too_large(f"The CSV has {count} columns; the model takes {len(signature.columns)}.")
     try:
-        lines = csv.reader(io.StringIO(text))
-        head, first = next(lines, []), next(lines, [])
-    except csv.Error as error:
-        raise ServingError(f"The CSV can't be read: {str(error)[:200]}.") from None
-    if len(head) > max(_MOST_COLUMNS, 10 * len(signature.columns)):
-        raise too_large(f"The CSV has {len(head)} columns; the model takes {len(signature.columns)}.")
-    no_header = headless and len(head) == len(signature.names) and not set(head) & set(signature.names)
-    if not no_header and len(first) > len(head):
-        raise ServingError(f"The CSV's first row has {len(first)} values, but its header {len(head)} names.")
-    # Numbers as pandas reads them, like MLflow; the rest as text, which the signature converts.
-    types: Any = {c.name: _CSV_TYPES.get(c.type, object) for c in signature.columns}
-    options: dict[str, Any] = (
-        {"nrows": max_rows + 1, "names": signature.names} if no_header else {"nrows": max_rows + 1}
-    )
+        written = tables.dialect(body, signature.names, charset)
+    except tables.TableError as error:
+        raise ServingError(f"The CSV can't be read: {error}.") from None
+    names = written.names
+    if not names:
+        raise ServingError("The CSV can't be read: expected a row of column names; got none.")
+    if headless and len(names) == len(signature.names) and not set(names) & set(signature.names):
+        return replace(written, names=tuple(signature.names), lines=0)
+    return written
+
+
+def _read_csv(body: bytes, written: tables.Dialect, signature: Signature, max_rows: int) -> Request:
+    sent = set(written.names)
+    _check_names([name for name in written.names if name in signature.index], signature)
+    known = [column for column in signature.columns if column.name in sent]
+    missing = (signature.rules or FOREIGN).missing
+    reader = tables.CsvReader(body, written, missing, empty_lines=False)
+    many = max(body.count(b"\n"), body.count(b"\r")) > max_rows
     try:
-        try:
-            frame = pd.read_csv(io.StringIO(text), dtype=types, **options)
-        except (ValueError, OverflowError):  # a bad value, which is found and named below
-            frame = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(types, object), **options)
-    except Exception as error:  # noqa: BLE001 - whatever pandas raises, it is about this text
-        raise ServingError(f"The CSV can't be read: {_first_line(error)}.") from None
-    _count(frame, max_rows, "The CSV")
-    columns = {c.name: _csv_values(frame[c.name], c.type) for c in signature.columns if c.name in frame}
-    return _request(columns, len(frame), signature, [str(name) for name in frame.columns])
+        table = reader.text(
+            [column.name for column in known] or written.names[:1], most=max_rows if many else None
+        )
+    except tables.TableError as error:
+        raise ServingError(f"The CSV can't be read: {error}.") from None
+    _count(table, max_rows, "The CSV")
+    columns = {column.name: _values(table.column(column.name), column, signature) for column in known}
+    return _request(columns, table.num_rows, signature, written.names)
 
 
-_CSV_TYPES = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32", "boolean": "bool"}
-
-
-def _csv_values(column: "pd.Series[Any]", kind: str) -> Values:
-    if column.dtype != object:
-        numbers: np.ndarray[Any, Any] = column.to_numpy()
-        return numbers
-    values: list[Any] = column.tolist()
-    if kind == "boolean":
-        return [{"true": True, "false": False}.get(str(v).lower(), v) for v in values]
+def _values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa: ANN401 - pyarrow has no types
+    """A column's values by the rules; what these can't read is in its place, for the signature to name."""
+    own = signature.rule(column)
+    if column.type in ("long", "integer") and is_text(cells.type) and not cells.null_count:
+        with contextlib.suppress(ValueError):  # of pyarrow: it is something else, which is named below
+            whole: np.ndarray[Any, Any] = cells.cast("int64").to_numpy()  # floats end at 2**53
+            return whole
+    found = convert(cells, own, signature.rules or FOREIGN)
+    if not found.faults:
+        return found.values
+    values: list[Any] = found.values.astype(object).tolist()
+    for rows, expected in found.faults:
+        for row in np.flatnonzero(rows)[:_MOST_BAD].tolist():
+            raw = cells[row].as_py()
+            odd = isinstance(raw, str) and (own.gaps or (own.kind == "number" and not own.plain))
+            values[row] = Unreadable(f"can't be read: {expected}") if odd else raw
     return values
 
 
@@ -263,7 +292,11 @@ def _read_parquet(body: bytes, signature: Signature, max_rows: int) -> Request:
         names, known = _check_parquet(pq.ParquetFile(source, **limits), signature, max_rows)
         # Repeated text stays stored once, so a small file can't become a huge table.
         table = pq.ParquetFile(source, read_dictionary=known, **limits).read(columns=known, use_threads=False)
-        columns = {name: _arrow_values(table.column(name), name) for name in known}
+        columns = {
+            column.name: _arrow_values(table.column(column.name), column, signature)
+            for column in signature.columns
+            if column.name in known
+        }
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever pyarrow raises, it is about this file
@@ -286,20 +319,31 @@ def _check_parquet(file: Any, signature: Signature, max_rows: int) -> tuple[list
             f"The Parquet file holds more than {_MOST_BYTES >> 20} MiB. Send it in several requests."
         )
     known = [name for name in signature.names if name in names]
-    nested = [name for name in known if types.is_nested(file.schema_arrow.field(name).type)]
-    if nested:
-        raise bad_fields([Field(name, None, "is nested; plain values are needed") for name in nested])
+    bad = []
+    for name in known:
+        kind = file.schema_arrow.field(name).type
+        if types.is_nested(kind):
+            bad.append(Field(name, None, "is nested; plain values are needed"))
+        elif types.is_time(kind) or types.is_duration(kind):
+            bad.append(Field(name, None, f"holds {kind}; numbers, texts, booleans or dates are needed"))
+    if bad:
+        raise bad_fields(bad)
     return names, known
 
 
-def _arrow_values(column: Any, name: str) -> Values:  # noqa: ANN401 - pyarrow has no types
+def _arrow_values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa: ANN401
     from pyarrow import types  # noqa: PLC0415
 
-    if types.is_dictionary(column.type):
-        words = itertools.chain.from_iterable(chunk.dictionary.to_pylist() for chunk in column.chunks)
+    if types.is_dictionary(cells.type):
+        words = itertools.chain.from_iterable(chunk.dictionary.to_pylist() for chunk in cells.chunks)
         if any(isinstance(word, (str, bytes)) and len(word) > _MOST_TEXT for word in words):
-            raise bad_fields([Field(name, None, f"has a text of more than {_MOST_TEXT} characters")])
-    series = column.to_pandas()
+            raise bad_fields([Field(column.name, None, f"has a text of more than {_MOST_TEXT} characters")])
+    text = is_text(cells.type) or types.is_null(cells.type)
+    flags = signature.rule(column).gaps and types.is_boolean(cells.type)
+    # A number is no text here; and without rules a text is taken as it is, as MLflow takes it.
+    if signature.rules is not None and (column.type != "string" or text or flags):
+        return _values(cells, column, signature)
+    series = cells.to_pandas()
     numbers: np.ndarray[Any, Any] = series.to_numpy()
     if series.dtype.kind in "fiub":
         return numbers

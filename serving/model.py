@@ -11,7 +11,7 @@ import timeit
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -225,6 +225,7 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
         estimator = skops.io.load(_inside(folder, file), trusted=allowed)
         example = _example(folder, described.get("saved_input_example_info"))
         as_array, seconds = _smoke(estimator, method, signature, example)
+        profile = _profile(folder)
     except ModelUnusableError:
         raise
     except UnsupportedSignatureError as error:
@@ -244,10 +245,10 @@ def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> 
     return LoadedModel(
         name=name,
         version=version,
-        signature=signature,
+        signature=replace(signature, rules=profile.rules if profile else None),
         estimator=estimator,
         example=example,
-        profile=_profile(folder),
+        profile=profile,
         loaded_at=datetime.now(UTC),
         seconds=seconds,
         _method=method,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
+from serving.rules import Rules
+
 type Value = float | int | bool | str | date | None
 type Kind = Literal["number", "integer", "boolean", "text", "date"]
 
@@ -92,6 +94,7 @@ class Profile:
         target: The same of the target.
         half_width: Half the width of the interval around a regressor's answer; None for a classifier.
         confidence: The share of such intervals that hold the true value, by the holdout.
+        rules: How its table was read, and tables for it are.
     """
 
     rows: int
@@ -99,6 +102,7 @@ class Profile:
     target: Seen
     half_width: float | None = None
     confidence: float = 0.0
+    rules: Rules = field(default_factory=Rules)
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -116,6 +120,7 @@ class Profile:
                 Seen.read(found["target"]),
                 error.get("half_width"),
                 float(error.get("confidence", 0.0)),
+                Rules.read(found.get("reading"), found["columns"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"expected what training/profile.py writes; got {error!r}") from error

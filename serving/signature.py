@@ -8,24 +8,27 @@ a number for a text or a date, null for a required column.
 import difflib
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from serving import cells
+from serving.cells import ISO_DATE
 from serving.errors import Field, ServingError, bad_fields
+from serving.rules import FOREIGN, Kind, Rule, Rules
 
 # One table per request: 2-dimensional floats where a model has nothing but doubles, else a frame.
 type Table = pd.DataFrame | np.ndarray[Any, Any]
 type Values = Sequence[Any] | np.ndarray[Any, Any]
 
-_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
 # What a datetime64[ns] can hold, in a unit that can hold what is outside.
 _FIRST, _LAST = np.datetime64("1677-09-22", "us"), np.datetime64("2262-04-11", "us")
+_NOT_A_TIME = "NaT"  # how MLflow writes a missing date into a model's example
 _MOST_BAD = 100  # values of a column that are looked for, once one is bad
 
 
@@ -54,10 +57,17 @@ class UnsupportedSignatureError(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes."""
+    """What a model takes.
+
+    Attributes:
+        columns: Its inputs.
+        params: Its parameters.
+        rules: How its training table was read, and so are texts; None takes them as MLflow does.
+    """
 
     columns: tuple[Column, ...]
     params: tuple[Param, ...] = ()
+    rules: Rules | None = None
 
     @classmethod
     def from_mlmodel(cls, signature: Mapping[str, Any] | None) -> "Signature":
@@ -106,6 +116,8 @@ class Signature:
 
     def from_rows(self, rows: Sequence[Any]) -> Table | None:
         """The quick way, for rows of doubles in the model's order; None if anything is unusual about them."""
+        if self.rules is not None and not self.rules.point_only:
+            return None  # numpy reads a number in a text with a decimal point
         try:
             table = np.array(rows, dtype=np.float64)
         except (ValueError, TypeError, OverflowError):
@@ -136,15 +148,19 @@ class Signature:
             values = columns.get(column.name)
             if values is None:
                 values = [None] * rows
-                if column.required or column.type not in _NULLABLE:
+                if column.required:
                     continue
-            ready[column.name], bad = _convert(column, values)
+            ready[column.name], bad = _convert(column, values, self.rules)
             problems += bad
         if problems:
             raise bad_fields(problems)
         if self.is_numeric:
             return np.column_stack(list(ready.values())) if ready else np.empty((rows, 0))
         return pd.DataFrame(ready, index=range(rows))
+
+    def rule(self, column: Column) -> Rule:
+        """How a column's cells are read."""
+        return (self.rules or FOREIGN).rule(column.name, _KINDS[column.type])
 
     def unknown(self, columns: Iterable[str]) -> list[str]:
         """Which of these columns the model does not know."""
@@ -178,11 +194,7 @@ class Signature:
             raise bad_fields(bad)
 
     def _missing(self, columns: Mapping[str, Values]) -> list[Field]:
-        missing = [
-            column.name
-            for column in self.columns
-            if column.name not in columns and (column.required or column.type not in _NULLABLE)
-        ]
+        missing = [column.name for column in self.columns if column.name not in columns and column.required]
         extra = [name for name in self.unknown(columns) if len(name) < 100][:100] if missing else []
         close = {name: difflib.get_close_matches(name, extra, n=1, cutoff=0.8) for name in missing[:20]}
         return [
@@ -201,29 +213,111 @@ class _BadValueError(Exception):
     """Why one value does not fit."""
 
 
-def _convert(column: Column, values: Values) -> tuple[Any, list[Field]]:
+@dataclass(frozen=True)
+class Unreadable:
+    """What is in the place of a text that the model's rules can't read."""
+
+    reason: str
+
+
+def _read(column: Column, values: Values, rules: Rules) -> Values:
+    """Values whose texts are read by the rules; those that can't be stay as they are, to be named."""
+    own = rules.rule(column.name, _KINDS[column.type])
+    if column.type == "string":
+        return [
+            _level(value, own, rules)
+            if isinstance(value, str)
+            else str(value).lower()
+            if own.gaps and isinstance(value, bool)
+            else value
+            for value in values
+        ]
+    places = [place for place, value in enumerate(values) if isinstance(value, str)]
+    if not places or column.type == "boolean":
+        return values
+    read = list(values)
+    # Half a character, which a text of JSON may hold, is in no number and no date.
+    texts = [values[place].encode(errors="replace").decode() for place in places]
+    found = cells.convert(pa.array(texts, pa.string()), own, rules)
+    for place, value in zip(places, found.values, strict=True):
+        read[place] = None if pd.isna(value) else value
+    for rows, expected in found.faults:
+        for row in np.flatnonzero(rows).tolist():
+            raw = values[places[row]]
+            read[places[row]] = raw if own.plain else Unreadable(f"can't be read: {expected}")
+    return read
+
+
+def _level(value: str, own: Rule, rules: Rules) -> str | Unreadable | None:
+    level = rules.text(value, own)
+    if own.gaps and level not in ("true", "false", None):
+        return Unreadable("is text; true or false is needed")
+    return level
+
+
+def _convert(column: Column, values: Values, rules: Rules | None) -> tuple[Any, list[Field]]:
     """Converts a column at once; only if that fails are its values looked at one by one."""
-    check_one, convert_all = _CONVERTERS[column.type]
-    try:
-        converted = convert_all(values)
-    except (ValueError, TypeError, OverflowError, AttributeError, _BadValueError):
-        converted = None
-    if converted is not None and converted.ndim == 1 and _allowed(column, converted):
-        return converted, []
+    zoned = rules is not None and rules.rule(column.name, _KINDS[column.type]).zoned
+    for ready in _readings(column, values, rules):
+        values = ready
+        try:
+            converted = _at_once(column, values, zoned=zoned)
+        except (ValueError, TypeError, OverflowError, AttributeError, _BadValueError):
+            continue
+        if converted.ndim == 1 and _allowed(column, converted):
+            return converted, []
     problems: list[Field] = []
     for row, value in enumerate(values):
-        if _is_null(value):
-            if column.required or column.type not in _NULLABLE:
-                problems.append(Field(column.name, row, "is null (or NaN), but the model needs a value"))
-        else:
-            try:
-                check_one(value)
-            except _BadValueError as reason:
-                problems.append(Field(column.name, row, str(reason)))
+        reason = _why_not(column, value, zoned=zoned)
+        if reason:
+            problems.append(Field(column.name, row, reason))
         if len(problems) == _MOST_BAD:
             break
     # The two ways to look at a value must agree; if they do not, it is refused all the same.
     return None, problems or [Field(column.name, None, f"can't be converted to {column.type}")]
+
+
+def _readings(column: Column, values: Values, rules: Rules | None) -> Iterator[Values]:
+    """Values as they are, and as the rules read texts among them: at first only where that may differ."""
+    if rules is None or not isinstance(values, list):
+        yield values
+        return
+    # As in from_rows: numpy reads a number in a text with a decimal point.
+    if column.type != "string" and (rules.point_only or _KINDS[column.type] != "number"):
+        yield values
+    yield _read(column, values, rules)
+
+
+def _why_not(column: Column, value: object, *, zoned: bool) -> str | None:
+    if _is_null(value) or (column.type == "datetime" and value == _NOT_A_TIME):
+        return "is null (or NaN), but the model needs a value" if column.required else None
+    if isinstance(value, Unreadable):
+        return value.reason
+    try:
+        if column.type == "datetime":
+            _check_date(value, zoned=zoned)
+        else:
+            _CONVERTERS[column.type][0](value)
+    except _BadValueError as reason:
+        return str(reason)
+    return None
+
+
+def _at_once(column: Column, values: Values, *, zoned: bool) -> Any:  # noqa: ANN401 - an array
+    if column.type == "datetime":
+        return _dates(values, zoned=zoned)
+    convert_all = _CONVERTERS[column.type][1]
+    if column.required or column.type not in _WITHOUT_NULL:
+        return convert_all(values)
+    empty = np.array([_is_null(value) for value in values], dtype=bool)
+    if not empty.any():
+        return convert_all(values)
+    # As pandas has it: whole numbers with gaps are floats, and booleans are objects.
+    known = convert_all([value for value, nothing in zip(values, empty, strict=True) if not nothing])
+    kind = "object" if column.type == "boolean" else "float64"
+    converted = np.full(len(values), None, dtype="object").astype(kind)
+    converted[~empty] = known
+    return converted
 
 
 def _allowed(column: Column, converted: Any) -> bool:  # noqa: ANN401 - an array of numpy or pandas
@@ -309,38 +403,56 @@ def _texts(values: Values) -> Any:  # noqa: ANN401 - an array of numpy or pandas
     return pd.array(list(values), dtype="str")
 
 
-def _check_date(value: object) -> None:
+def _check_date(value: object, *, zoned: bool = False) -> None:
     if isinstance(value, (pd.Timestamp, np.datetime64)):
         value = str(value)
     if not isinstance(value, str):
         raise _BadValueError(f"is {_kind(value)}; a date such as 2026-01-31 or 2026-01-31T08:30:00 is needed")
     try:
-        date = pd.Timestamp(value)
-    except (ValueError, OverflowError):
-        raise _BadValueError("is no date such as 2026-01-31 or 2026-01-31T08:30:00") from None
-    if date.tzinfo is not None:
-        raise _BadValueError("has a time zone; send the time as the model was trained, without one")
-    if not _FIRST <= date.to_datetime64() <= _LAST:
-        raise _BadValueError("is out of range; allowed are the years 1678 to 2261")
+        cells.date(value, zoned=zoned)
+    except cells.ZoneError:
+        raise _BadValueError("has a time zone; send the time as the model was trained, without one") from None
+    except cells.RangeError:
+        raise _BadValueError("is out of range; allowed are the years 1678 to 2261") from None
+    except ValueError:
+        raise _BadValueError("is no date in ISO 8601, such as 2026-01-31 or 2026-01-31T08:30:00") from None
 
 
-def _dates(values: Values) -> Any:  # noqa: ANN401 - an array
+def _dates(values: Values, *, zoned: bool = False) -> Any:  # noqa: ANN401 - an array
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+        return values.astype("datetime64[ns]")
+    plain = True
+    values = [None if isinstance(value, str) and value == _NOT_A_TIME else value for value in values]
     for value in values:
         if not _is_null(value):
             if not isinstance(value, (str, pd.Timestamp, np.datetime64)):
                 raise _BadValueError
-            if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
-                break
-    else:
-        plain = ["NaT" if _is_null(value) else value for value in values]
-        dates = np.array(plain, dtype="datetime64[us]")
+            found = ISO_DATE.fullmatch(value) if isinstance(value, str) else None
+            plain = plain and found is not None and found[1] is None
+    if plain:
+        texts = ["NaT" if _is_null(value) else value for value in values]
+        dates = np.array(texts, dtype="datetime64[us]")
         if ((dates >= _FIRST) & (dates <= _LAST) | np.isnat(dates)).all():
-            return np.array(plain, dtype="datetime64[ns]")
+            return np.array(texts, dtype="datetime64[ns]")
         raise _BadValueError
-    moments = pd.DatetimeIndex(pd.to_datetime(list(values), format="mixed"))
-    if moments.tz is not None:
+    return np.array(
+        [
+            np.datetime64("NaT", "ns")
+            if _is_null(value)
+            else cells.date(value, zoned=zoned)
+            if isinstance(value, str)
+            else _moment(value)
+            for value in values
+        ],
+        dtype="datetime64[ns]",
+    )
+
+
+def _moment(value: pd.Timestamp | np.datetime64) -> np.datetime64:
+    date = pd.Timestamp(value)
+    if date.tzinfo is not None:
         raise _BadValueError
-    return moments.as_unit("ns").to_numpy()
+    return date.as_unit("ns").to_datetime64()
 
 
 def _whole(kind: str) -> tuple[Callable[[Any], Any], Callable[[Values], Any]]:
@@ -373,7 +485,16 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], Callable[[Values], Any]]] = {
     "string": (_check_text, _texts),
     "datetime": (_check_date, _dates),
 }
-_NULLABLE = {"double", "float", "string", "datetime"}  # the others have no value that means "missing"
+_KINDS: dict[str, Kind] = {
+    "double": "number",
+    "float": "number",
+    "long": "number",
+    "integer": "number",
+    "boolean": "boolean",
+    "string": "text",
+    "datetime": "date",
+}
+_WITHOUT_NULL = {"long", "integer", "boolean"}  # these have no value that means "missing"
 
 
 def _param_fits(param: Param, value: object) -> bool:

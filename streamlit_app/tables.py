@@ -1,32 +1,38 @@
 """From an uploaded file to the rows that a model takes, with a report of what doesn't fit. Pure.
 
-Everything of a CSV is read as text first, so that a value that is no number can be named with its row.
+Everything of a CSV is read as text first, so that a value that is no number can be named with its row. What
+a text means is said by the rules that travel with the model (`serving.rules`).
 """
 
-import csv
 import io
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from serving import tables
+from serving.cells import Converted, convert, is_text
+from serving.infer import number_rules
 from serving.profile import Column
+from serving.rules import FOREIGN, Kind, Rule
 from streamlit_app.models import AppError, AppModel
 
 MOST_ROWS, MOST_COLUMNS = 500_000, 2_000
 MOST_BYTES = 200 * 2**20  # of a table in memory; a small Parquet file can hold a huge one
-_HEADER_BYTES = 256 * 1024
 _SHOWN = 5
-_DELIMITERS = ",;\t|"
-_EMPTY = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
-_TRUE, _FALSE = {"true", "yes", "y", "1", "1.0", "t"}, {"false", "no", "n", "0", "0.0", "f"}
+_KINDS: dict[str, Kind] = {
+    "number": "number",
+    "integer": "number",
+    "boolean": "boolean",
+    "date": "date",
+    "text": "text",
+}
 _BINARY = {
     b"PK\x03\x04": "a ZIP archive or an Excel sheet: save it as CSV",
     b"\x1f\x8b": "compressed by gzip: unpack it, or save it as Parquet",
@@ -63,20 +69,17 @@ class Upload:
         table: All its columns.
         first_row: The number of its first row, as a spreadsheet shows it.
         notes: How it was read, where that could have been otherwise.
-        blank: Numbers of the rows that hold nothing and are left out, lowest first.
+        blank: Places in the file of the rows that hold nothing and are left out, lowest first.
     """
 
     table: pa.Table
     first_row: int
     notes: tuple[str, ...] = ()
-    blank: tuple[int, ...] = ()
+    blank: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
 
     def shown(self, place: int) -> int:
         """The number of a row as a spreadsheet shows it; places begin at 0."""
-        number = place + self.first_row
-        for blank in self.blank:
-            number += blank <= number
-        return number
+        return tables.original(place, self.blank) + self.first_row
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Matched:
         extra: Columns that the model has no use for.
         problems: What keeps rows out.
         remarks: What the model answers all the same, but never saw in training.
+        notes: How columns were read, where the training data were written otherwise.
     """
 
     frame: pd.DataFrame
@@ -102,6 +106,7 @@ class Matched:
     extra: tuple[str, ...]
     problems: tuple[Problem, ...]
     remarks: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
@@ -141,17 +146,22 @@ def match(upload: Upload, model: AppModel) -> Matched:
     values: dict[str, pd.Series] = {}
     problems: list[Problem] = []
     remarks: list[Problem] = []
+    read_as = {} if missing else _converted(table, names, model)
     for column in () if missing else model.columns:
         if column.name not in names:
             values[column.name] = _nothing(column, table.num_rows)
             continue
         own = names[column.name]
-        converted, wrong, expected = _convert(table.column(own), column)
-        empty = converted.isna().to_numpy() & ~wrong if column.required else np.zeros_like(wrong)
+        found, _ = read_as[column.name]
+        converted = pd.Series(found.values, copy=False)
+        wrong = np.zeros(table.num_rows, dtype=bool)
         seen = table.column(own)
-        for rows, text in ((wrong, expected), (empty, "a value is needed, and there is none")):
-            if rows.any():
-                problems.append(_problem(upload, own, text, rows, seen if rows is wrong else None))
+        for rows, text in found.faults:
+            problems.append(_problem(upload, own, text, rows, seen))
+            wrong |= rows
+        empty = converted.isna().to_numpy() & ~wrong if column.required else np.zeros_like(wrong)
+        if empty.any():
+            problems.append(_problem(upload, own, "a value is needed, and there is none", empty, None))
         usable &= ~wrong & ~empty
         values[column.name] = converted
         remarks += [_problem(upload, own, text, rows, seen) for rows, text in _unseen(converted, column)]
@@ -167,6 +177,7 @@ def match(upload: Upload, model: AppModel) -> Matched:
         tuple(name for name in table.column_names if name not in taken),
         tuple(problems),
         tuple(remarks),
+        _notes({names[name]: rule for name, (_, rule) in read_as.items() if rule}),
     )
 
 
@@ -211,98 +222,32 @@ def _parquet(name: str, content: bytes) -> Upload:
 
 
 def _csv(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
-    content, notes = _utf8(name, content)
-    header = re.split(rb"[\r\n]", content[: _HEADER_BYTES + 1], maxsplit=1)[0]
-    if len(header) > _HEADER_BYTES:
-        raise TableError(
-            f"The first line of {name} is longer than {_HEADER_BYTES // 1024} KB, so it is no row of column "
-            f"names (at most {MOST_COLUMNS:,} columns are read)."
-        )
-    delimiter = max(_DELIMITERS, key=lambda delimiter: _fits(name, header, delimiter, columns))
-    names = _split(name, header, delimiter)
-    _check_size(name, content.count(b"\n"), len(names), len(content))
-    if delimiter != ",":
-        notes.append(f"columns are parted by {'tabs' if delimiter == '\t' else repr(delimiter)}")
-    _check_names(name, names)
-    broken: list[int] = []
-
-    def stop(row: arrow_csv.InvalidRow) -> str:
-        broken.append(row.number or 0)
-        return "error"
-
     try:
-        table = arrow_csv.read_csv(
-            io.BytesIO(content),
-            # Without threads, and with the lines that are empty, rows keep their number.
-            arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-            arrow_csv.ParseOptions(
-                delimiter=delimiter,
-                newlines_in_values=True,
-                ignore_empty_lines=False,
-                invalid_row_handler=stop,
-            ),
-            arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()),
-                null_values=_EMPTY,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        what = (
-            f"Row {broken[0]} of {name} has another number of values than there are columns ({len(names)}). "
-            "Put values that hold the delimiter into quotes."
-            if broken
-            else f"{name} can't be read as CSV."
-        )
-        raise TableError(what, str(error)[:400]) from error
-    table, blank = _without_blank(table)
-    if blank:
+        return _text(name, content, columns, "")
+    except tables.NotUtf8Error:
+        pass
+    try:
+        return _text(name, content, columns, "cp1252")
+    except tables.NotUtf8Error as error:
+        raise TableError(f"{name}: {error}; or it is damaged.", error.detail) from error
+
+
+def _text(name: str, content: bytes, columns: Sequence[Column], encoding: str) -> Upload:
+    try:
+        tables.check_encoding(content, encoding)
+        written = tables.dialect(content, [column.name for column in columns], encoding, _same)
+        _check_size(name, content.count(b"\n"), len(written.names), len(content))
+        _check_names(name, written.names)
+        table = tables.CsvReader(content, written, [""]).text(written.names)
+    except tables.NotUtf8Error:
+        raise
+    except tables.TableError as error:
+        raise TableError(f"{name}: {error}.", error.detail) from error
+    notes = list(written.notes)
+    table, blank = tables.without_empty_rows(table)
+    if len(blank):
         notes.append(f"{len(blank):,} empty row{'s' * (len(blank) > 1)} left out")
     return Upload(table, 2, tuple(notes), blank)
-
-
-def _without_blank(table: pa.Table) -> tuple[pa.Table, tuple[int, ...]]:
-    """A table without the rows that hold nothing, and the numbers that these had in the file."""
-    empty = np.logical_and.reduce([column.is_null().to_numpy() for column in table.columns])
-    if not empty.any():
-        return table, ()
-    return table.filter(pa.array(~empty)), tuple((np.flatnonzero(empty) + 2).tolist())
-
-
-def _utf8(name: str, content: bytes) -> tuple[bytes, list[str]]:
-    """The text as UTF-8, and how it was read if it was something else."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return content.decode("utf-16").encode(), ["read as UTF-16"]
-        except UnicodeDecodeError as error:
-            raise TableError(
-                f"{name} begins like text in UTF-16, but is damaged.", str(error)[:400]
-            ) from error
-    if b"\x00" in content:
-        raise TableError(f"{name} is no text, so it is no CSV; and it is no Parquet file either.")
-    content = content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-        return text.encode(), [
-            "not UTF-8, so read as Windows-1252: look whether umlauts and accents are right"
-        ]
-    return content, []
-
-
-def _fits(name: str, header: bytes, delimiter: str, columns: Sequence[Column]) -> tuple[int, int]:
-    """How many of the model's columns a delimiter finds, and how many it finds at all."""
-    names = _split(name, header, delimiter)
-    return len({_same(column.name) for column in columns} & set(map(_same, names))), len(names)
-
-
-def _split(name: str, header: bytes, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([header.decode()], delimiter=delimiter), [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise TableError(f"The first line of {name} is no row of column names.", str(error)[:400]) from error
 
 
 def _check_size(name: str, rows: int, columns: int, size: int) -> None:
@@ -347,64 +292,38 @@ def _found(names: Sequence[str], columns: Sequence[Column]) -> dict[str, str]:
     return found
 
 
-def _convert(values: pa.ChunkedArray, column: Column) -> tuple[pd.Series, np.ndarray, str]:
-    """A column's values, which rows hold something else, and what was expected."""
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
-        kind = values.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    given = (pc.utf8_trim_whitespace(values) if text else values).to_pandas()
-    match column.kind:
-        case "number" | "integer":
-            converted, expected = _numbers(given, text=text), "expected a number"
-            wrong = converted.isna() & given.notna() & (given.astype(str).str.lower() != "nan")
-            infinite = np.isinf(converted.to_numpy(dtype=float))
-            converted, wrong = converted.mask(infinite), wrong.to_numpy() | infinite
-        case "boolean":
-            converted = given.map({value: _yes_or_no(value) for value in given.dropna().unique()})
-            wrong = (converted.isna() & given.notna()).to_numpy()
-            expected = "expected yes or no (true, false, 1, 0)"
-        case "date":
-            converted = _dates(given)
-            wrong = (converted.isna() & given.notna()).to_numpy()
-            expected = "expected a date such as 2024-05-23"
-        case _:
-            converted = given.map({value: _text(value) for value in given.dropna().unique()}).astype(object)
-            converted = converted.where(given.notna(), None)
-            wrong, expected = np.zeros(len(given), dtype=bool), ""
-    return converted, wrong, expected
+def _converted(
+    table: pa.Table, names: dict[str, str], model: AppModel
+) -> dict[str, tuple[Converted, Rule | None]]:
+    """Reads the model's columns by its rules; numbers that are written otherwise as they show for certain.
+
+    Returns:
+        For each of the model's columns that the file has, its values, and the rule if it isn't the model's.
+    """
+    rules = model.profile.rules if model.profile else FOREIGN
+    own = {column.name: rules.rule(column.name, _KINDS[column.kind]) for column in model.columns}
+    found = {name: convert(table.column(place), own[name], rules) for name, place in names.items()}
+    numbers = [name for name in found if own[name].kind == "number"]
+    others: dict[str, Rule] = {}
+    if any(found[name].faults for name in numbers):
+        texts = {name: table.column(names[name]) for name in numbers}
+        texts = {name: cells for name, cells in texts.items() if is_text(cells.type)}
+        others = number_rules(texts, rules.missing)
+    read: dict[str, tuple[Converted, Rule | None]] = {name: (values, None) for name, values in found.items()}
+    for name, rule in others.items():
+        if found[name].faults and (rule.decimal, rule.thousands) != (own[name].decimal, own[name].thousands):
+            read[name] = convert(table.column(names[name]), rule, rules), rule
+    return read
 
 
-def _numbers(given: pd.Series, *, text: bool) -> pd.Series:
-    if pd.api.types.is_bool_dtype(given) or pd.api.types.is_datetime64_any_dtype(given):
-        return given.astype(float) if pd.api.types.is_bool_dtype(given) else pd.Series(np.nan, given.index)
-    numbers = pd.to_numeric(given, errors="coerce")
-    if text and numbers.isna().sum() > given.isna().sum():
-        # "1.234,5" and "12,5": taken as decimal commas only where all that is there can be read so.
-        commas = given.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
-        with_commas = pd.to_numeric(commas.where(given.str.contains(",", na=False), given), errors="coerce")
-        numbers = with_commas if with_commas.isna().sum() == given.isna().sum() else numbers
-    return numbers.astype(float)
-
-
-def _dates(given: pd.Series) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(given):
-        return pd.Series(pd.NaT, given.index, dtype="datetime64[ns]")
-    dates = pd.to_datetime(given, errors="coerce", utc=True, format="ISO8601")
-    return dates.dt.tz_localize(None).astype("datetime64[ns]")
-
-
-def _text(value: object) -> str:
-    """A level as the training wrote it: 3 and not 3.0, true and not True."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _yes_or_no(value: object) -> bool | None:
-    text = str(value).strip().lower()
-    return True if text in _TRUE else False if text in _FALSE else None
+def _notes(rules: dict[str, Rule]) -> tuple[str, ...]:
+    notes = []
+    for sign, what in ((",", "commas"), (".", "points")):
+        names = [repr(name) for name, rule in rules.items() if rule.decimal == sign]
+        if names:
+            more = f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
+            notes.append(f"read with decimal {what}: {', '.join(names[:_SHOWN])}{more}")
+    return tuple(notes)
 
 
 def _nothing(column: Column, rows: int) -> pd.Series:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,17 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from serving.rules import Rules
 from training.refusals import ProblemError, did_you_mean
 from training.schema import Schema
 from training.tables import listed, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from training.problem import Problem
     from training.schema import Kind
+    from training.tables import Table
 
 # Changed, it moves rows between training part and holdout, and champions are judged on rows they know.
 _HASH_KEY = "mlstack-split-01"
@@ -53,7 +55,8 @@ class Data:
         digest: Fingerprint of table and split; scores compare only under the same one.
         source: Where the table came from, for people.
         uri: Where it came from, for MLflow; empty for a data set of scikit-learn.
-        notes: What was left out of the table and why.
+        notes: What was left out of the table and why, and how it was read.
+        rules: How it was read.
     """
 
     x_train: pd.DataFrame
@@ -65,6 +68,7 @@ class Data:
     source: str
     uri: str = ""
     notes: tuple[str, ...] = ()
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,22 @@ def load_data(problem: Problem) -> Data:
     Raises:
         ProblemError: The data doesn't fit what the problem's file says.
     """
-    table = read_table(problem)
+    read = read_table(problem)
+    table = read.columns
     least = 2 * problem.folds + 2
     if table.num_rows < least:
         raise ProblemError(
             f"{problem.name}: data: expected at least {least} rows (two a fold, two held out); "
             f"got {table.num_rows}"
         )
-    target, total = _target(problem, table.column(problem.target))
-    columns = _features(problem, table.drop_columns(problem.target), total)
-    del table  # what was converted is a copy
+    if problem.target in read.faults:
+        raise ProblemError(
+            f"{problem.name}: target: column {problem.target!r}: {read.faults[problem.target]}"
+        )
+    target, total = _target(problem, table.column(problem.target), read)
+    columns = _features(problem, table.drop_columns(problem.target), total, read.faults)
+    rules, reading = read.rules, read.notes
+    del table, read  # what was converted is a copy
     hashes = pd.util.hash_array(total)
     columns, notes = _informative(problem, columns)
     holdout = _holdout(problem, target, hashes)
@@ -136,7 +146,8 @@ def load_data(problem: Problem) -> Data:
         digest=content.hexdigest()[:16],
         source=f"sklearn.datasets.load_{problem.data.name}" if sklearn else problem.data.path,
         uri="" if sklearn else problem.data.path if remote else Path(problem.data.path).absolute().as_uri(),
-        notes=notes,
+        notes=(*notes, *reading),
+        rules=rules,
     )
 
 
@@ -153,12 +164,14 @@ def some_rows(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
-def _features(problem: Problem, table: pa.Table, total: np.ndarray) -> list[_Column]:
+def _features(
+    problem: Problem, table: pa.Table, total: np.ndarray, ambiguous: Mapping[str, str]
+) -> list[_Column]:
     """Convert all columns, adding their hashes to the rows', or name every one that can't be used."""
     columns, unusable, faults = [], [], []
     for name in table.column_names:
         try:
-            column, hashes = _column(name, table.column(name))
+            column, hashes = _column(name, table.column(name), ambiguous.get(name))
         except _ColumnError as error:
             unusable.append(name)
             faults.append(f"{problem.name}: data: column {name!r}: {error}")
@@ -171,7 +184,9 @@ def _features(problem: Problem, table: pa.Table, total: np.ndarray) -> list[_Col
     return columns
 
 
-def _column(name: str, column: pa.ChunkedArray) -> tuple[_Column, np.ndarray]:
+def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Column, np.ndarray]:
+    if fault:
+        raise _ColumnError(fault)
     column = _decoded(column)
     kind = column.type
     if pa.types.is_boolean(kind) or _is_text(kind) or pa.types.is_null(kind):
@@ -205,14 +220,14 @@ def _column(name: str, column: pa.ChunkedArray) -> tuple[_Column, np.ndarray]:
     raise _ColumnError(f"expected numbers, texts, booleans or dates; got {kind}")
 
 
-def _target(problem: Problem, column: pa.ChunkedArray) -> tuple[_Target, np.ndarray]:
+def _target(problem: Problem, column: pa.ChunkedArray, table: Table) -> tuple[_Target, np.ndarray]:
     """Convert the target, and begin the rows' hashes with it."""
     column = _decoded(column)
     named = f"{problem.name}: target: column {problem.target!r}"
     numbers = _numbers(column) if _is_number(column.type) else None
     absent = column.is_null().to_numpy() if numbers is None else ~np.isfinite(numbers)
     if absent.any():
-        rows = [f"{row + 1:,}" for row in np.flatnonzero(absent)[:_SHOWN]]
+        rows = [f"{table.row(place):,}" for place in np.flatnonzero(absent)[:_SHOWN].tolist()]
         raise ProblemError(
             f"{named}: expected a value in every row; {absent.sum():,} of {len(absent):,} rows have none "
             f"(or an infinite one), the first of them: {', '.join(rows)} (the first row of data is row 1). "

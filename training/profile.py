@@ -62,6 +62,7 @@ def describe(problem: Problem, data: Data) -> dict[str, Any]:
         and dates (seconds since 1970) minimum, median, maximum, the upper edges of about ten bins of equal
         share with the share that is in each (one more than edges: the last has none), and values at evenly
         spaced ranks; of the others the share of each level, most frequent first, and of all further levels.
+        And how the table was read (`serving.rules.Rules`).
     """
     schema = data.schema
     kinds: dict[str, Kind] = {
@@ -76,6 +77,7 @@ def describe(problem: Problem, data: Data) -> dict[str, Any]:
         "rows": len(data.y_train),
         "columns": [_column(name, kinds[name], data.x_train[name], points) for name in schema.columns],
         "target": _column(problem.target, answer, pd.Series(data.y_train), points),
+        "reading": data.rules.written(schema.columns),
     }
 
 

@@ -6,13 +6,19 @@ import contextlib
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 from sklearn import datasets
 
+from serving import tables
+from serving.cells import is_text, retyped
+from serving.infer import infer
+from serving.rules import MISSING, Rules
 from training.problem import DATASETS
 from training.refusals import ProblemError, did_you_mean
 
@@ -35,8 +41,6 @@ _NO_CSV = {
     b"PAR1": "a Parquet file; write 'source: parquet'",
     b"\x1f\x8b": "compressed by gzip; unpack it, or keep the table as Parquet",
     b"PK\x03\x04": "a ZIP archive or an Excel sheet; save it as CSV",
-    b"\xff\xfe": "text in UTF-16; save it as UTF-8",
-    b"\xfe\xff": "text in UTF-16; save it as UTF-8",
 }
 _CREDENTIALS = (
     "On the host, 'trainer_reads_s3: true' lets the training job use the instance's role, or trainer_secrets "
@@ -44,8 +48,31 @@ _CREDENTIALS = (
 )
 
 
-def read_table(problem: Problem) -> pa.Table:
-    """Read the table of a problem: its columns under their new names, without those to drop.
+@dataclass(frozen=True)
+class Table:
+    """A problem's table, and how it was read.
+
+    Attributes:
+        columns: Its columns under their new names, without those to drop and without empty rows.
+        rules: How each of them was read, and will be where the model serves.
+        faults: Columns that can't be read in one way, with the reason.
+        notes: How it was read, where that could have been otherwise.
+        empty: Places of the rows that held nothing and are left out.
+    """
+
+    columns: pa.Table
+    rules: Rules
+    faults: dict[str, str]
+    notes: tuple[str, ...]
+    empty: np.ndarray
+
+    def row(self, place: int) -> int:
+        """Return the number of a row in the file; its first row of data is row 1."""
+        return tables.original(place, self.empty) + 1
+
+
+def read_table(problem: Problem) -> Table:
+    """Read the table of a problem.
 
     Raises:
         ProblemError: It can't be read, doesn't fit into memory, or lacks a column that the problem names.
@@ -67,6 +94,8 @@ def read_table(problem: Problem) -> pa.Table:
             if problem.data.source == "parquet":
                 return _read_parquet(problem, path)
             return _read_csv(problem, path, size, start)
+        except tables.TableError as error:
+            raise _fault(problem, str(error)) from None
         except pa.ArrowInvalid as error:
             raise _fault(problem, f"expected {problem.data.source}; {error}") from None
 
@@ -115,7 +144,7 @@ def _fault(problem: Problem, reason: str) -> ProblemError:
     return ProblemError(f"{problem.name}: data.path: {problem.data.path}: {reason}")
 
 
-def _read_sklearn(problem: Problem) -> pa.Table:
+def _read_sklearn(problem: Problem) -> Table:
     name = problem.data.name
     # Raw units for diabetes: people fill in this form, and nobody knows a patient's age as 0.038.
     options = {"scaled": False} if name == "diabetes" else {}
@@ -127,45 +156,57 @@ def _read_sklearn(problem: Problem) -> pa.Table:
     names = {old: problem.data.rename.get(old, old.replace("_", " ")) for old in table.column_names}
     columns = _chosen(problem, [*names, problem.target], names)
     table = table.append_column(problem.target, pa.array(target))
-    return table.select(list(columns)).rename_columns(list(columns.values()))
+    return _table(table.select(list(columns)).rename_columns(list(columns.values())))
 
 
-def _read_csv(problem: Problem, path: Path, size: int, start: bytes) -> pa.Table:
+def _read_csv(problem: Problem, path: Path, size: int, start: bytes) -> Table:
     for magic, what in _NO_CSV.items():
         if start.startswith(magic):
             raise _fault(problem, f"expected csv; this is {what}")
     _fits(problem, size)
-    # A quoted text may hold line breaks, and where the file is cut for its threads must not fall into one.
-    parse = csv.ParseOptions(newlines_in_values=True)
-    convert = csv.ConvertOptions(strings_can_be_null=True)
+    with path.open("rb") as file:
+        head = file.read(tables.HEAD_BYTES)
     try:
-        with csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
-            begin = reader.schema
-        columns = _chosen(problem, begin.names)
-        convert.include_columns = list(columns)
-        try:
-            # The types of the first rows mostly fit all of them; not to infer them takes half the memory.
-            convert.column_types = begin
-            table = csv.read_csv(path, parse_options=parse, convert_options=convert)
-        except pa.ArrowInvalid:
-            convert.column_types = {}
-            table = csv.read_csv(path, parse_options=parse, convert_options=convert)
-    except UnicodeDecodeError:
-        raise _fault(problem, f"{_not_utf8('its header')}") from None
-    for column in table.schema:
-        if pa.types.is_binary(column.type):
-            raise _fault(problem, _not_utf8(f"column {column.name!r}"))
-    return table.rename_columns(list(columns.values()))
+        return _read_text(problem, path, head, "")
+    except tables.NotUtf8Error:
+        return _read_text(problem, path, head, "cp1252")
 
 
-def _not_utf8(where: str) -> str:
-    return (
-        f"expected text in UTF-8; {where} is in another encoding. "
-        "Convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW"
+def _read_text(problem: Problem, path: Path, head: bytes, encoding: str) -> Table:
+    wanted = {problem.target, *problem.drop, *problem.data.rename}
+    written = tables.dialect(head, wanted, encoding)
+    columns = _chosen(problem, list(written.names))
+    reader = tables.CsvReader(path, written, MISSING)
+    table, decimal = reader.typed(list(columns))
+    return _table(table.rename_columns(list(columns.values())), written.notes, decimal=decimal, retype=True)
+
+
+def _table(
+    table: pa.Table, notes: tuple[str, ...] = (), *, decimal: str = ".", retype: bool = False
+) -> Table:
+    """Find out how a table is to be read, and read its texts so."""
+    table, empty = tables.without_empty_rows(table)
+    rules, faults = infer(table, decimal=decimal, retype=retype)
+    for place, name in enumerate(table.column_names):
+        column = table.column(name)
+        if name not in faults and is_text(column.type):
+            try:
+                table = table.set_column(place, name, retyped(column, rules.columns[name], rules))
+            except ValueError as error:
+                faults[name] = str(error)
+    numbers = {name: rule for name, rule in rules.columns.items() if rule.kind == "number"}
+    commas = [name for name, rule in numbers.items() if rule.decimal == ","]
+    groups = [name for name, rule in numbers.items() if rule.thousands]
+    where = "all numbers" if len(commas) == len(numbers) else listed(commas)
+    more = (
+        (commas, f"decimal commas in {where}"),
+        (groups, f"signs between thousands in {listed(groups)}"),
+        (empty, f"empty rows left out: {len(empty):,}"),
     )
+    return Table(table, rules, faults, (*notes, *(text for found, text in more if len(found))), empty)
 
 
-def _read_parquet(problem: Problem, path: Path) -> pa.Table:
+def _read_parquet(problem: Problem, path: Path) -> Table:
     with parquet.ParquetFile(path) as file:
         # What pandas kept of an index: a row's number or key says nothing about its target.
         names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
@@ -178,7 +219,7 @@ def _read_parquet(problem: Problem, path: Path) -> pa.Table:
             if chunk.path_in_schema.partition(".")[0] in columns or chunk.path_in_schema in columns
         )
         _fits(problem, size)
-        return file.read(columns=list(columns)).rename_columns(list(columns.values()))
+        return _table(file.read(columns=list(columns)).rename_columns(list(columns.values())))
 
 
 def _fits(problem: Problem, size: int) -> None:
@@ -209,10 +250,6 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
     if twice:
         raise ProblemError(
             f"{problem.name}: data: expected each column once; got {listed(twice)} twice or more"
-        )
-    if len(new) == 1 and any(separator in new[0] for separator in ";\t|"):
-        raise ProblemError(
-            f"{problem.name}: data: expected columns separated by commas; the only column is {new[0]!r}"
         )
     _exist(problem, "target", [problem.target], new)
     _exist(problem, "drop", problem.drop, new)

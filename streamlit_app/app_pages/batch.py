@@ -180,7 +180,7 @@ def draw(model: AppModel) -> None:
     except TableError as error:
         notices.no_table(error)
         return
-    for note in upload.notes:
+    for note in (*upload.notes, *matched.notes):
         st.info(f"{file.name}: {note}.", icon=":material/translate:")
     report(matched, model, upload.table.num_rows)
     if matched.missing or not len(matched.frame):

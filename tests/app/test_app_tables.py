@@ -105,9 +105,13 @@ def test_wrong_values_are_named_with_their_rows() -> None:
     assert [(p.column, p.rows, p.text) for p in found.problems] == [
         ("city", (5,), "a value is needed, and there is none"),
         ("rooms", (4,), "expected a number; got 'three'"),
-        ("area_m2", (5,), "expected a number; got 'inf'"),
+        ("area_m2", (5,), "expected a finite number; got 'inf'"),
         ("balcony", (4,), "expected yes or no (true, false, 1, 0); got 'maybe'"),
-        ("listed", (5,), "expected a date such as 2024-05-23; got 'soon'"),
+        (
+            "listed",
+            (5,),
+            "expected a date in ISO 8601, such as 2024-05-23 or 2024-05-23T08:30:00; got 'soon'",
+        ),
     ]
 
 
@@ -162,12 +166,16 @@ def test_decimal_commas_quotes_lines_in_values_and_a_mark_at_the_start() -> None
         (b"", "is empty"),
         (b" \n\n", "is empty"),
         ("city,rooms\n", "no rows"),
-        ("city,rooms\nBerlin,2,3\n", "Row 2 of flats.csv has another number of values"),
+        ("city,rooms\nBerlin,2,3\n", "flats.csv: expected 2 values in every row; got 3 in row 2"),
         ("city,city\nBerlin,Bonn\n", "columns of the same name: 'city'"),
-        (b"\x00\x01\x02\x03" * 50, "is no text"),
+        (b"\x00\x01\x02\x03" * 50, "expected CSV or Parquet; this is no text"),
         (b"PK\x03\x04 and so on", "ZIP archive or an Excel sheet"),
         (b"PAR1 and then nothing of use PAR1", "begins like a Parquet file, but can't be read"),
         (b"\xff\xfe\x00", "damaged"),
+        (
+            b"city,rooms\nK\x9dln,2\n",
+            "expected text in CP1252; its byte 12 can't be decoded; or it is damaged",
+        ),
         (",".join(f"c{i}" for i in range(3000)) + "\n1\n", "3,000 columns; at most 2,000"),
         (",".join(f"c{i}" for i in range(1_000_000)) + "\n1\n", "is longer than 256 KB"),
         ("x" * 1_000_000, "is longer than 256 KB"),

@@ -81,6 +81,13 @@ def test_an_optional_column_may_be_left_out() -> None:
     assert asked.table[["f", "s", "t"]].isna().all(axis=None)
 
 
+def test_a_date_that_is_missing_may_be_written_as_mlflow_does() -> None:
+    asked = read_json({"dataframe_records": [GOOD | {"t": "NaT"}, GOOD]})
+    assert asked.table["t"].tolist() == [pd.NaT, pd.Timestamp("2026-01-31")]
+    error = refusal({"dataframe_records": [GOOD | {"t": "NaT", "l": None}, GOOD | {"t": "soon"}]})
+    assert [(field.field, field.row) for field in error.fields] == [("l", 0), ("t", 1)]
+
+
 def test_numbers_as_python_writes_them_are_read() -> None:
     asked = read(b'{"dataframe_records": [{"a": 1, "b b": NaN}]}', JSON, DOUBLES, ROWS)
     assert np.isnan(asked.table[0, 1])
@@ -202,8 +209,8 @@ def test_csv_without_a_header_is_for_sagemaker_alone() -> None:
         (b"a\n", 400, "no rows"),
         ("a,ö\n1,2\n".encode("latin-1"), 400, "byte 2"),
         (b"a\n1\nx\n", 400, "'a' in row 1 is text that is no number"),
-        (b"a\n1,2,3\n", 400, "first row has 3 values"),
-        (b"a,b\n1,2\n3,4,5\n", 400, "can't be read"),
+        (b"a\n1,2,3\n", 400, "expected 1 value in every row; got 3 in row 2"),
+        (b"a,b\n1,2\n3,4,5\n", 400, "can't be read: expected 2 values in every row; got 3 in row 3"),
         (b",".join(b"c%d" % n for n in range(100_000)) + b"\n", 413, "100000 columns"),
         (b"a\n" + b"1\n" * (ROWS + 1), 413, f"More than {ROWS} rows"),
         (b'"' + b"x" * 200_000, 400, "can't be read"),
