@@ -54,9 +54,9 @@ def show(model: AppModel, prediction: Prediction | None) -> None:
 
 
 def pushed(model: AppModel, found: list[Influence], *, classes: bool) -> None:
-    """Draws which values pushed the prediction, strongest first."""
+    """Draw which values moved the prediction, strongest first."""
     shown = [influence for influence in found if influence.change][:_MOST_INFLUENCES]
-    st.markdown("**What pushed it**")
+    st.markdown("**Feature contributions**")
     if not shown:
         st.caption("No value alone changes this answer.")
         return
