@@ -1,4 +1,5 @@
 import contextlib
+import re
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -13,10 +14,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from streamlit.testing.v1 import AppTest
 
 from serving.errors import ModelUnusableError, PredictionError
 from serving.profile import Column
 from streamlit_app.registry import RegisteredModel, Registry
+from tests.app.pages import opened, text
+from tests.planted import REFUSALS, plant, plant_code
 from tests.stage import Fitted, Stage
 
 
@@ -133,3 +137,28 @@ def test_a_run_that_is_gone_costs_only_its_link(registry: Registry, store: Stage
     loaded = registry.load("diabetes", "1")
     assert loaded.run_url is None
     assert loaded.answer(loaded.examples[0])
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_planted_code_is_not_run_and_the_page_says_why(
+    kind: str, app: AppTest, store: Stage, tmp_path: Path
+) -> None:
+    marker = tmp_path / "ran"
+    store.register("planted", plant(kind, tmp_path / "model", marker))
+    shown = text(opened(app, "predict", "planted"))
+    assert "This model is not available" in shown
+    assert re.search(f"planted version 1 can't be loaded. .*{REFUSALS[kind]}", shown)
+    for page in ("batch", "card", "activity", "compare"):
+        opened(app, page, "planted")
+    assert not marker.exists()
+
+
+def test_code_of_one_version_never_answers_for_another(
+    store: Stage, registry: Registry, tmp_path: Path
+) -> None:
+    marker = tmp_path / "ran"
+    for version, factor in (("1", 1), ("2", 1000)):
+        store.register("planted", plant_code(tmp_path / version, marker, factor))
+        with pytest.raises(ModelUnusableError, match="code of its own"):
+            registry.load("planted", version)
+    assert not marker.exists()
