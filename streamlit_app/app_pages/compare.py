@@ -52,7 +52,7 @@ def decision(version: Version, role: str) -> None:
     """Draws what the gate decided of one version, and why."""
     outcome = version.tags.get(VersionTag.GATE_DECISION, "")
     badge = {"promote": ":green-badge[promoted by the gate]", "keep": ":orange-badge[kept back by the gate]"}
-    marks = [f"**v{version.number}** {words(version.tags.get('model', ''))}"]
+    marks = [f"**v{version.number}** {words(version.tags.get(VersionTag.ALGORITHM, ''))}"]
     marks += [f":{'green' if role == CHAMPION else 'blue'}-badge[{role}]"] if role else []
     marks += [badge[outcome]] if outcome in badge else []
     by = version.tags.get(VersionTag.PROMOTED_BY, "")
@@ -149,7 +149,7 @@ def leaderboard(training: Training | None) -> None:
         frame["rank"].notna() & (frame["predict_us_per_row"].fillna(0) > 0) & (frame["model"] != _BASELINE)
     ]
     if len(done) > 1:
-        charts.speed(done, score)
+        charts.speed(done, score, metric_name(score.removeprefix("cv_")))
     table(frame.dropna(axis="columns", how="all").to_dict("records"), "Leaderboard", "leaderboard")
 
 

@@ -37,7 +37,7 @@ def show(model: AppModel) -> None:
     Args:
         model: The version that answers.
     """
-    layout = forms.groups(model.columns, model.examples)
+    layout = model.layout
     known = any(column.seen for column in model.columns)
     start = forms.typical(model.columns) if known or not model.examples else model.examples[0]
     for key, value in _filled(model, layout, start).items():
