@@ -202,4 +202,5 @@ def _zoom(*axes: str) -> Spec:
 
 def _draw(frame: pd.DataFrame, spec: Spec, key: str, sentence: str) -> None:
     with st.container(key=key):
-        st.vega_lite_chart(frame, dict(spec), alt=sentence)
+        # By name, the data are there when the chart is made; else Vega complains of an empty one first.
+        st.vega_lite_chart({**spec, "data": {"name": key}, "datasets": {key: frame}}, alt=sentence)

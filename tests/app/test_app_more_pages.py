@@ -93,12 +93,12 @@ def test_rows_that_do_not_fit_are_reported_and_the_others_answered(app: AppTest)
         opened(app, "batch", "flats"), rows.drop(columns="built").assign(note="x").to_csv(index=False)
     )
     shown = text(at)
-    assert "1 of 10 rows can't be asked about and get no prediction." in shown
+    assert "1 of 10 rows can't be read and get no prediction." in shown
     assert "taken as empty: `built`" in shown
-    assert "of no use to the model: `note`" in shown
-    problems = table(at, "Which values don't fit, and in which rows").iloc[0].tolist()
+    assert "not used by the model: `note`" in shown
+    problems = table(at, "Values that don't fit, and their rows").iloc[0].tolist()
     assert problems == ["rooms", "1", "expected a number; got 'many'", "5"]
-    assert table(at, "Which values no training row had")["column"].tolist() == ["city"]
+    assert table(at, "Values not seen in training")["column"].tolist() == ["city"]
     assert "9 predictions" in shown
     assert preview(at)["prediction"].isna().tolist() == [False] * 3 + [True] + [False] * 6
 
@@ -176,7 +176,7 @@ def test_the_card_says_where_a_version_comes_from(app: AppTest) -> None:
     assert [metric.label for metric in at.metric] == ["RMSE", "MAE", "R²"]
     low, high = map(float, at.metric[0].delta.split(" to "))
     assert low <= float(at.metric[0].value) <= high
-    assert "The checks looked at the model that led" in shown
+    assert "The checks looked at the best model of" in shown
     assert "**Gate:** version 1 (ridge)" in shown
     facts = at.table[0].value.iloc[:, 0].to_dict()
     assert facts["Algorithm"] == "ridge"
@@ -194,7 +194,7 @@ def test_a_version_that_no_training_of_ours_made(
     store.log("diabetes", *diabetes)
     at = opened(app, "card", "diabetes")
     shown = text(at)
-    assert "No metrics were logged with their intervals." in shown
+    assert "No metrics with intervals were logged." in shown
     assert "logged no checks" in shown
     assert table(at, "The model's columns").columns.tolist() == ["column", "type", "required"]
 
@@ -217,7 +217,7 @@ def test_few_predictions_are_too_few_to_tell(app: AppTest, log: Path) -> None:
     asked(log, flats(12))
     at = opened(app, "activity", "flats")
     assert [metric.value for metric in at.metric] == ["12", "12", "1", "6 ms", "10 ms"]
-    assert "From 30 on, drift can be told from chance." in at.info[0].value
+    assert "From 30 rows on, drift can be told from chance." in at.info[0].value
     assert not at.dataframe
 
 
@@ -225,7 +225,7 @@ def test_traffic_like_the_training(app: AppTest, log: Path) -> None:
     asked(log, flats(300))
     at = opened(app, "activity", "flats")
     assert "all 6 columns are stable" in at.success[0].value
-    assert set(table(at, "Drift of each column")["verdict"]) == {"stable"}
+    assert set(table(at, "Data drift by column")["verdict"]) == {"stable"}
     assert len(at.get("vega_lite_chart")) == 3
 
 
@@ -236,7 +236,7 @@ def test_traffic_that_drifted_is_said_in_plain_words(app: AppTest, log: Path) ->
         rows.assign(area=rows["area"] * 3, listed=pd.to_datetime(rows["listed"]).astype("datetime64[ns]")),
     )
     at = opened(app, "activity", "flats")
-    assert at.error[0].value.startswith("**Area** is not what the model was trained on.")
+    assert at.error[0].value.startswith("**Area** has drifted from the training data.")
     assert at.selectbox(key="activity.column").value == "area"
     at.selectbox(key="activity.column").select("city").run()
     assert not at.exception

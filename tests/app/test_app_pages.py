@@ -115,7 +115,7 @@ def test_a_model_that_is_no_longer_promoted(
 
 def test_no_models_then_one(app: AppTest, store: Stage, diabetes: Fitted) -> None:
     at = app.run()
-    assert "No model to ask yet" in text(at)
+    assert "No champion yet" in text(at)
     assert "ansible-playbook train.yml -e model=all" in text(at)
     store.client.create_registered_model("churn")
     assert "not promoted yet: **Churn**" in text(later(at))

@@ -25,7 +25,7 @@ def test_a_field_for_each_kind_of_column(app: AppTest, trained: Stage) -> None: 
     assert at.number_input(key="predict.flats.number.built").label == "Built (optional)"
     assert at.toggle(key="predict.flats.toggle.balcony").value is False
     assert isinstance(at.date_input(key="predict.flats.date.listed").value, date)
-    assert "The form holds a typical row." in text(at)
+    assert "The form starts with a typical row." in text(at)
 
 
 def test_an_answer_with_its_interval_and_its_reasons(app: AppTest, trained: Stage) -> None:  # noqa: ARG001
@@ -33,7 +33,7 @@ def test_an_answer_with_its_interval_and_its_reasons(app: AppTest, trained: Stag
     at.button(key="predict").click().run()
     shown = text(at)
     assert "Between **" in shown
-    assert "90% of the holdout's rows were within ±" in shown
+    assert "90% of the holdout rows were within ±" in shown
     assert "**Feature contributions**" in shown
     answer = json.loads(at.code[-1].value)
     assert (answer["model"], answer["version"]) == ("flats", "1")
