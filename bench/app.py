@@ -77,7 +77,7 @@ async def main() -> int:
 async def _visit(browser: Browser, url: str, model: str) -> Page:
     """Open the app as someone new, until the form can be sent."""
     page = await (await browser.new_context(viewport={"width": 1280, "height": 900})).new_page()
-    await page.goto(f"{url}/?model={model}")
+    await page.goto(f"{url}/?model={model}", timeout=_PATIENCE_MS)
     await expect(page.get_by_test_id(_ASK)).to_be_visible(timeout=_PATIENCE_MS)
     return page
 

@@ -36,7 +36,7 @@ from rich.table import Table
 sys.path.insert(0, str(ROOT))
 
 from scoring import requests
-from serving.client import Registry
+from serving.client import Client
 from serving.model import LoadedModel, load, prepare_process
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def main() -> int:
         _train(uri, options.algorithm)
         files = Path(folder) / "model"
         files.mkdir()
-        Registry(uri).download(_MODEL, "1", files)
+        Client(uri).download(_MODEL, "1", files)
         model = load(files, _MODEL, "1")
         body = _one_row(model)
         environment = os.environ | {

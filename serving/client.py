@@ -344,8 +344,7 @@ class Client:
             raise self._away(said(error)) from error
         if response.status == 200:
             return response
-        with response:
-            text = response.read(400).decode(errors="replace") if stream else response.data.decode()[:400]
+        text = response.data.decode(errors="replace")[:400]
         if response.status == 404 and "RESOURCE_DOES_NOT_EXIST" in text:
             raise AbsentError(f"MLflow at `{self.tracking_uri}` has no such thing.", text)
         raise self._away(f"status {response.status}: {text}")

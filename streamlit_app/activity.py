@@ -1,4 +1,4 @@
-"""The app's side of the prediction log: writing down what was asked here, and summing up what is there.
+"""The app's side of the prediction log: recording what was asked here, and summing up what is there.
 
 No drawing. The log itself is serving/activity.py, which the REST service writes too.
 """
@@ -44,14 +44,14 @@ class Traffic:
 
 
 def file() -> str | None:
-    """Where the log is; None where the operator keeps none."""
+    """Tell where the log is; None where the operator keeps none."""
     if os.environ.get("MLSTACK_ACTIVITY_POLICY") == "off":
         return None
     return os.environ.get("MLSTACK_ACTIVITY_FILE") or None
 
 
 def ask(log: ActivityLog, model: LoadedModel, frame: pd.DataFrame) -> Answers:
-    """Asks a model, and writes that down.
+    """Ask a model, and write that down.
 
     Raises:
         PredictionError: The model failed on these rows.
@@ -79,7 +79,7 @@ def ask(log: ActivityLog, model: LoadedModel, frame: pd.DataFrame) -> Answers:
 
 
 def traffic(path: str, model: str, span: timedelta) -> Traffic:
-    """Sums up who asked a model in the last hours or days."""
+    """Sum up who asked a model in the last hours or days."""
     now = datetime.now(UTC)
     events = read_events(path, model, now - span).astype({"rows": int, "latency_ms": float})
     answered = events[events["status"] == 200]
@@ -98,7 +98,7 @@ def traffic(path: str, model: str, span: timedelta) -> Traffic:
 def drift(
     path: str, model: str, version: str, profile: Profile, span: timedelta
 ) -> tuple[int, tuple[Drift, ...]]:
-    """Compares what a version was asked lately with what it was trained on.
+    """Compare what a version was asked lately with what it was trained on.
 
     Returns:
         How many rows there were, and what became of each column, most drifted first.
@@ -108,7 +108,7 @@ def drift(
 
 
 def _buckets(events: pd.DataFrame, answered: pd.DataFrame, now: datetime, span: timedelta) -> pd.DataFrame:
-    """A row for each step of time, also where nobody asked."""
+    """Make a row for each step of time, also where nobody asked."""
     step = next((s for s in _STEPS if span / pd.Timedelta(s) <= _BUCKETS), _STEPS[-1])
     times = pd.date_range(pd.Timestamp(now - span).floor(step), pd.Timestamp(now).floor(step), freq=step)
     by_time = events.groupby(events["time"].dt.floor(step))

@@ -10,6 +10,7 @@ import streamlit as st
 from serving.activity import ActivityLog
 from serving.errors import RegistryAwayError
 from serving.memory import settle
+from serving.model import prepare_process
 from serving.profile import Profile
 from streamlit_app import activity
 from streamlit_app.activity import Traffic
@@ -49,12 +50,13 @@ class _Memory:
 
 @st.cache_resource(show_spinner=False)
 def registry() -> Registry:
-    """The one client of this process."""
+    """Return the one registry of this process."""
+    prepare_process()
     return Registry.from_environment()
 
 
 def catalogue() -> Catalogue:
-    """What is registered now, or was when MLflow last answered.
+    """Return what is registered now, or was when MLflow last answered.
 
     Raises:
         RegistryAwayError: MLflow has not answered since this process started.
@@ -74,7 +76,7 @@ def catalogue() -> Catalogue:
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model…")
 def model(name: str, version: str) -> AppModel:
-    """One exact version: an alias that moves is a new entry here, and a failure is none."""
+    """Return one exact version: an alias that moves is a new entry here, and a failure is none."""
     loaded = registry().load(name, version)
     settle()  # or Streamlit, which collects garbage after each run, takes 0.2 s a time
     return loaded
@@ -82,37 +84,37 @@ def model(name: str, version: str) -> AppModel:
 
 @st.cache_data(ttl=POLL_SECONDS, max_entries=100, show_spinner=False)
 def versions(name: str) -> tuple[Version, ...]:
-    """The versions of a model, newest first."""
+    """Return the versions of a model, newest first."""
     return registry().versions(name)
 
 
 @st.cache_data(ttl=_LOOKED_AT_SECONDS, max_entries=20, show_spinner="Reading the last training…")
 def last_training(name: str) -> Training | None:
-    """The last training of a problem that came to an end."""
+    """Return the last training of a problem that came to an end."""
     return registry().last_training(name)
 
 
 @st.cache_data(ttl=_LOOKED_AT_SECONDS, max_entries=20, show_spinner="Reading the model card…")
 def card(name: str, version: str) -> Card:
-    """Where a version comes from."""
+    """Return where a version comes from."""
     return registry().card(name, version)
 
 
 @st.cache_data(max_entries=60, show_spinner=False)
 def plot(run_id: str, path: str) -> bytes:
-    """A logged plot, which never changes."""
+    """Return a logged plot, which never changes."""
     return registry().plot(run_id, path)
 
 
 @st.cache_resource(show_spinner=False)
 def activity_log() -> ActivityLog:
-    """The one writer of this process."""
+    """Return the one writer of this process."""
     return ActivityLog.from_environment()
 
 
 @st.cache_data(ttl=10, max_entries=50, show_spinner=False)
 def traffic(path: str, name: str, span: timedelta) -> Traffic:
-    """What a model was asked lately."""
+    """Sum up what a model was asked lately."""
     return activity.traffic(path, name, span)
 
 
@@ -122,13 +124,13 @@ def traffic(path: str, name: str, span: timedelta) -> Traffic:
 def drift(
     path: str, name: str, version: str, span: timedelta, _profile: Profile
 ) -> tuple[int, tuple[Drift, ...]]:
-    """How far that is from what the version was trained on; name and version stand for the profile."""
+    """Measure how far that is from the training data; name and version stand for the profile."""
     return activity.drift(path, name, version, _profile, span)
 
 
 @st.cache_resource(show_spinner=False)
 def tables() -> threading.Semaphore:
-    """Who may score a table now."""
+    """Return the permits to score a table."""
     return threading.Semaphore(_TABLES)
 
 

@@ -1,4 +1,4 @@
-"""Drift: how far the rows that a model is asked about are from those it was trained on. Pure.
+"""Data drift: how far the rows that a model is asked about are from those it was trained on. Pure.
 
 Two measures for each column. The population stability index compares shares of bins:
 
@@ -68,7 +68,7 @@ class Drift:
 
 
 def columns_drift(rows: pd.DataFrame, profile: Profile) -> tuple[Drift, ...]:
-    """Compares each column with what the training rows held of it.
+    """Compare each column with what the training rows held of it.
 
     Args:
         rows: What was asked, as it was logged.
@@ -84,7 +84,7 @@ def columns_drift(rows: pd.DataFrame, profile: Profile) -> tuple[Drift, ...]:
 
 
 def psi(expected: np.ndarray, actual: np.ndarray, floor: float = _FLOOR) -> float:
-    """The population stability index of two lists of shares of the same bins.
+    """Return the population stability index of two lists of shares of the same bins.
 
     Args:
         expected: Shares in training.
@@ -96,7 +96,7 @@ def psi(expected: np.ndarray, actual: np.ndarray, floor: float = _FLOOR) -> floa
 
 
 def ks(sample: np.ndarray, values: np.ndarray) -> float:
-    """The two-sample Kolmogorov-Smirnov statistic; 0 where one side is empty."""
+    """Return the two-sample Kolmogorov-Smirnov statistic; 0 where one side is empty."""
     if not len(sample) or not len(values):
         return 0.0
     sample, values = np.sort(sample), np.sort(values)
@@ -107,7 +107,7 @@ def ks(sample: np.ndarray, values: np.ndarray) -> float:
 
 
 def ks_p_value(statistic: float, rows: int, others: int) -> float:
-    """How likely a statistic is at least so large if both sides come from one distribution."""
+    """Tell how likely a statistic is at least so large if both sides come from one distribution."""
     return float(kolmogorov(statistic * np.sqrt(rows * others / (rows + others)))) if rows and others else 1.0
 
 
@@ -146,7 +146,7 @@ def _verdict(index: float, chance: float, rows: int, *, shifted: bool) -> Verdic
 
 
 def _numbers(present: pd.Series, seen: Seen) -> np.ndarray:
-    """Logged values as numbers; dates were logged as text. What is none of these is left out."""
+    """Return logged values as numbers; dates were logged as text. What is none of these is left out."""
     if seen.kind == "date":
         dates = pd.to_datetime(present.astype(str), errors="coerce", utc=True, format="ISO8601").dropna()
         return np.asarray((dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), dtype=float)
@@ -183,5 +183,5 @@ def _sentence(
     name, expected, actual = max(bins, key=lambda bin_: abs(bin_[2] - bin_[1]))
     text = f"“{name}” is {actual:.0%} of the rows now; it was {expected:.0%} in training."
     if middle is not None and middle[1] is not None:
-        text = f"The middle value is {middle[0]:.4g} now; it was {middle[1]:.4g} in training. {text}"
+        text = f"The median is {middle[0]:.4g} now; it was {middle[1]:.4g} in training. {text}"
     return text

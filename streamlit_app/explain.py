@@ -1,4 +1,4 @@
-"""Which values pushed a prediction. Pure: it asks the model once, with a few hundred rows.
+"""Feature contributions: which values moved a prediction. Pure: it asks once, for a few hundred rows.
 
 Each value in turn is replaced by what the training rows held of its column, and the mean answer without it is
 compared with the answer: "prediction difference analysis".
@@ -37,7 +37,7 @@ class Influence:
 
 
 def influences(model: AppModel, row: Mapping[str, Value], answer: str | float) -> list[Influence]:
-    """Measures what each value adds to the prediction, strongest first.
+    """Measure what each value adds to the prediction, strongest first.
 
     Args:
         model: The version that answers.
@@ -72,7 +72,7 @@ def influences(model: AppModel, row: Mapping[str, Value], answer: str | float) -
 
 
 def _draws(model: AppModel, column: Column, most: int) -> tuple[list[Value], np.ndarray]:
-    """Values that a column has, with their weights; of the examples where there is no profile."""
+    """Return values that a column has, with their weights; of the examples where there is no profile."""
     seen = column.seen
     if seen is None:
         values = [example[column.name] for example in model.examples[:most]]

@@ -48,7 +48,7 @@ class Field:
     hint: str = ""
 
     def clamped(self, value: Value) -> Value:
-        """The nearest value that the slider can show."""
+        """Return the nearest value that the slider can show."""
         if not isinstance(value, (int, float)):
             value = self.low
         nearest = min(max(value, self.low), self.high)
@@ -170,7 +170,7 @@ def _number(column: Column, seen: Seen | None, examples: Sequence[Value]) -> Fie
 
 
 def _slider(column: Column, low: float, high: float, hint: str) -> Field:
-    """A slider over what the training rows held, in steps of 1, 2 or 5 times a power of ten."""
+    """Make a slider over what the training rows held, in steps of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / _SLIDER_STEPS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough * (1 - 1e-9))
@@ -195,16 +195,16 @@ def _hint(seen: Seen | None) -> str:
     if seen is None or seen.low is None or seen.median is None or seen.high is None:
         return ""
     low, middle, high = (amount(value, seen.kind) for value in (seen.low, seen.median, seen.high))
-    return f"In training: {low} to {high}, in the middle {middle}"
+    return f"In training: {low} to {high}, median {middle}"
 
 
 def _decimals(value: float) -> int:
-    """How many decimals show this number as it was written."""
+    """Count how many decimals show this number as it was written."""
     return next((d for d in range(_MAX_DECIMALS) if math.isclose(round(value, d), value)), _MAX_DECIMALS)
 
 
 def _shared_words(columns: Sequence[Column]) -> dict[str, str]:
-    """For each name, the most words at its start, or else its last one, that several but not all share."""
+    """Find for each name the most words at its start, or its last one, that several but not all share."""
     words = {c.name: readable(c.name).lower().split() for c in columns}
     starts = Counter(tuple(w[:n]) for w in words.values() for n in range(1, len(w)))
     ends = Counter(w[-1] for w in words.values() if len(w) > 1)

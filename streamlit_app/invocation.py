@@ -11,7 +11,7 @@ from streamlit_app.models import AppModel, Prediction
 
 
 def answer(model: AppModel, row: Mapping[str, Value], prediction: Prediction) -> str:
-    """The answer as JSON, with what was asked and who answered."""
+    """Return the answer as JSON, with what was asked and who answered."""
     found: dict[str, Any] = {"model": model.name, "version": model.version, "prediction": prediction.value}
     if prediction.probabilities:
         found["probabilities"] = prediction.probabilities
@@ -19,7 +19,7 @@ def answer(model: AppModel, row: Mapping[str, Value], prediction: Prediction) ->
 
 
 def curl(url: str, model: AppModel, row: Mapping[str, Value]) -> str:
-    """The same question to the REST service, as a line for a shell."""
+    """Return the same question to the REST service, as a line for a shell."""
     body = json.dumps({"dataframe_records": [_plain(row)]}, ensure_ascii=False)
     place = f"{url.rstrip('/')}/models/{model.name}/invocations"
     return f"curl {shlex.quote(place)} \\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ with warnings.catch_warnings():
     import mlflow
     import mlflow.pyfunc
     import mlflow.sklearn
-    from mlflow.models import ModelSignature
+    from mlflow.models import ModelSignature, infer_signature
 
 # What third parties warn of in the calls these tests make; everything else stays an error.
 _NOT_OURS = (
@@ -30,6 +31,8 @@ _NOT_OURS = (
     # On purpose, and quiet in the service: see serving.model.prepare_process
     "ignore:X does not have valid feature names:UserWarning",
 )
+
+type Fitted = tuple[Any, pd.DataFrame]
 
 
 def excuse_third_parties(items: list[pytest.Item], folder: Path) -> None:
@@ -67,6 +70,16 @@ class Stage:
             self.promote(name, version)
         return version
 
+    def log(self, name: str, model: Any, examples: pd.DataFrame, **options: Any) -> str:
+        """Register a model as a training does, with its tags, and make it the champion."""
+        options.setdefault("signature", infer_signature(examples, model.predict(examples)))
+        with tempfile.TemporaryDirectory() as folder:
+            version = self.register(name, save(Path(folder) / "model", model, examples, **options))
+        self.client.update_registered_model(name, f"All about {name}.\nMore.")
+        for key, value in {"model": "some_model", "metric": "accuracy", "holdout_score": "0.9712"}.items():
+            self.client.set_model_version_tag(name, version, key, value)
+        return version
+
     def promote(self, name: str, version: str) -> None:
         """Move the alias."""
         self.client.set_registered_model_alias(name, CHAMPION, version)
@@ -82,7 +95,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Stage]:
+def staged(folder: Path) -> Iterator[Stage]:
     """Run an MLflow server until it is no longer needed."""
     with server(folder) as uri:
         yield Stage(uri, folder, mlflow.MlflowClient(uri))

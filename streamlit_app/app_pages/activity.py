@@ -1,4 +1,4 @@
-"""What a model is asked: how much, how fast, and whether it is still what it was trained for."""
+"""What a model is asked: how much, how fast, and whether the data have drifted."""
 
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ _NAMED = 4
 
 
 def figures(traffic: Traffic) -> None:
-    """Draws the traffic in four numbers, and over time."""
+    """Draw the traffic in four numbers, and over time."""
     with st.container(horizontal=True, key="figures"):
         st.metric("Predictions", f"{traffic.asked:,}", width=150)
         st.metric("Rows", f"{traffic.rows:,}", width=150)
@@ -36,42 +36,42 @@ def figures(traffic: Traffic) -> None:
 
 
 def verdict(rows: int, found: tuple[Drift, ...]) -> None:
-    """Says in plain words whether the rows are still like those of the training."""
+    """Say in plain words whether the rows are still like those of the training."""
     drifted, changed = ([d for d in found if d.verdict == word] for word in ("drifted", "changed"))
     with st.container(key="verdict"):
         if rows < ENOUGH:
             st.info(
-                f"Rows asked about: {rows}. From {ENOUGH} on, drift can be told from chance.",
+                f"Rows so far: {rows}. From {ENOUGH} rows on, drift can be told from chance.",
                 icon=":material/hourglass:",
             )
         elif drifted:
             st.error(
-                f"{_named(drifted, 'is', 'are')} not what the model was trained on. Its scores no longer "
-                "vouch for these answers: look at where the values come from, or train again.",
+                f"{_named(drifted, 'has', 'have')} drifted from the training data. The model's scores may "
+                "not hold for these rows: check where the values come from, or train again.",
                 icon=":material/warning:",
             )
         elif changed:
             st.warning(
-                f"{_named(changed, 'has', 'have')} changed a little since the training. Watch it; nothing "
-                "has to be done now.",
+                f"{_named(changed, 'has', 'have')} changed slightly since training. Keep an eye on it; "
+                "nothing needs to be done yet.",
                 icon=":material/trending_up:",
             )
         else:
             st.success(
-                f"The {rows:,} rows look like those of the training: all {len(found)} columns are stable.",
+                f"The {rows:,} rows look like the training data: all {len(found)} columns are stable.",
                 icon=":material/check_circle:",
             )
 
 
 def columns(found: tuple[Drift, ...]) -> None:
-    """Draws the measures of each column, and one column's shares."""
+    """Draw the measures of each column, and one column's shares."""
     frame = pd.DataFrame(
         [
             {
                 "column": drift.name,
                 "verdict": drift.verdict,
                 "PSI": drift.psi,
-                "by chance below": drift.chance,
+                "PSI by chance": drift.chance,
                 "KS": drift.ks,
                 "p-value": drift.p_value,
                 "what changed": drift.text,
@@ -81,31 +81,30 @@ def columns(found: tuple[Drift, ...]) -> None:
     )
     grid.show(
         frame,
-        "Drift of each column",
+        "Data drift by column",
         "drift",
         {
             "PSI": st.column_config.NumberColumn(format="%.3f", help="Below 0.1 stable, above 0.25 drifted"),
-            "by chance below": st.column_config.NumberColumn(
-                format="%.3f", help="What PSI stays below in 99 of 100 cases where nothing drifted"
+            "PSI by chance": st.column_config.NumberColumn(
+                format="%.3f", help="Without drift, PSI stays below this in 99 of 100 cases"
             ),
             "KS": st.column_config.NumberColumn(
-                format="%.3f", help="Largest distance between cumulative shares"
+                format="%.3f",
+                help="Kolmogorov-Smirnov statistic: the largest distance between the two distributions",
             ),
             "p-value": st.column_config.NumberColumn(format="%.3f"),
             "what changed": st.column_config.TextColumn(width="large"),
         },
     )
     names = [drift.name for drift in found]
-    name = st.selectbox(
-        "Look at a column", names, format_func=forms.readable, key="activity.column", width=320
-    )
+    name = st.selectbox("Column", names, format_func=forms.readable, key="activity.column", width=320)
     chosen = next(drift for drift in found if drift.name == name)
     charts.shares(chosen.bins, forms.readable(name))
 
 
 def draw_drift(path: str, model: AppModel, span: timedelta) -> None:
-    """Compares what was asked with the training data, where both are known."""
-    st.subheader("Still what it was trained on?", anchor=False)
+    """Compare what was asked with the training data, where both are known."""
+    st.subheader("Data drift", anchor=False)
     if model.profile is None:
         notices.empty(
             "Nothing to compare with",
@@ -118,7 +117,7 @@ def draw_drift(path: str, model: AppModel, span: timedelta) -> None:
         notices.empty(
             "No inputs to compare",
             "compare",
-            f"Version {model.version} was not asked in this time, or the log keeps no inputs.",
+            f"Version {model.version} was not asked in this period, or the log keeps no inputs.",
         )
         return
     verdict(rows, found)
@@ -127,7 +126,7 @@ def draw_drift(path: str, model: AppModel, span: timedelta) -> None:
 
 
 def draw(model: AppModel) -> None:
-    """Draws the log of one model, or why there is none."""
+    """Draw the log of one model, or why there is none."""
     answer.version(model)
     path = activity.file()
     if path is None:
@@ -135,18 +134,18 @@ def draw(model: AppModel) -> None:
             "Predictions are not logged",
             "history_toggle_off",
             "The operator keeps no prediction log, so there is nothing to show here.",
-            "To keep one, set `streamlit_log` to `inputs` or `full`; without Ansible, "
-            "`MLSTACK_ACTIVITY_FILE` to a file and `MLSTACK_ACTIVITY_POLICY` likewise.",
+            "To keep one, set `streamlit_log` to `inputs` or `full`; without Ansible, set "
+            "`MLSTACK_ACTIVITY_FILE` to a file and `MLSTACK_ACTIVITY_POLICY` to one of the two.",
         )
         return
-    name = st.segmented_control("The last", list(_SPANS), default="Day", required=True, key="activity.span")
+    name = st.segmented_control("Last", list(_SPANS), default="Day", required=True, key="activity.span")
     span = _SPANS[name or "Day"]
     traffic = cached.traffic(path, model.name, span)
     if not traffic.asked:
         notices.empty(
             "No traffic yet",
             "bedtime",
-            f"Nobody asked {forms.readable(model.name)} in this time, neither here nor by the REST service.",
+            f"No one asked {forms.readable(model.name)} in this period, here or through the REST service.",
             "Predictions appear here a few seconds after they are made.",
         )
         return
@@ -156,7 +155,7 @@ def draw(model: AppModel) -> None:
 
 def _named(found: list[Drift], one: str, many: str) -> str:
     names = [f"**{forms.readable(drift.name)}**" for drift in found[:_NAMED]]
-    names += [f"{len(found) - _NAMED} columns more"] if len(found) > _NAMED else []
+    names += [f"{len(found) - _NAMED} more columns"] if len(found) > _NAMED else []
     return f"{names[0]} {one}" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} {many}"
 
 

@@ -1,4 +1,4 @@
-"""Ask a model about a whole file: upload, report, progress, download."""
+"""Predictions for a whole file: upload, report, progress, download."""
 
 from dataclasses import dataclass
 
@@ -31,18 +31,18 @@ class Scored:
     content: bytes
 
     def csv(self) -> bytes:
-        """The table as CSV, made when it is asked for."""
+        """Return the table as CSV, made when it is asked for."""
         return tables.as_csv(pa.parquet.read_table(pa.BufferReader(self.content)))
 
 
 def score(model: AppModel, upload: Upload, matched: Matched, name: str) -> Scored:
-    """Asks the model in parts, showing how far it is.
+    """Ask the model in parts, showing how far it is.
 
     Raises:
         PredictionError: The model failed on a part.
     """
     frame, log = matched.frame, cached.activity_log()
-    bar = st.progress(0.0, "Waiting for another table to be done…")
+    bar = st.progress(0.0, "Waiting for another table to finish…")
     with cached.tables():
         answers = []
         for start in range(0, len(frame), _CHUNK):
@@ -65,7 +65,7 @@ def score(model: AppModel, upload: Upload, matched: Matched, name: str) -> Score
 
 
 def report(matched: Matched, model: AppModel, rows: int) -> None:
-    """Says what of the file is used, and what stands in the way."""
+    """Say what of the file is used, and what stands in the way."""
     found = len(model.columns) - len(matched.missing) - len(matched.absent)
     with st.container(key="report"):
         if matched.missing:
@@ -82,26 +82,28 @@ def report(matched: Matched, model: AppModel, rows: int) -> None:
             pairs = ", ".join(f"`{own}` as `{name}`" for own, name in list(matched.renamed.items())[:8])
             st.markdown(f"Read {pairs}.")
         if matched.absent:
-            st.markdown(f"Optional and not in the file, so taken as empty: {_names(matched.absent)}.")
+            st.markdown(
+                f"Optional columns that are not in the file are taken as empty: {_names(matched.absent)}."
+            )
         if matched.extra:
-            st.markdown(f"Kept, but of no use to the model: {_names(matched.extra)}.")
+            st.markdown(f"Kept in the result, but not used by the model: {_names(matched.extra)}.")
         lost = int((~matched.usable).sum())
         if matched.problems:
             st.warning(
-                f"{lost:,} of {rows:,} rows can't be asked about and get no prediction.",
+                f"{lost:,} of {rows:,} rows can't be read and get no prediction.",
                 icon=":material/rule:",
             )
-            _listed(matched.problems, "Which values don't fit, and in which rows", "problems")
+            _listed(matched.problems, "Values that don't fit, and their rows", "problems")
         if matched.remarks:
             with st.expander(
-                f"{len(matched.remarks)} columns hold values that no training row had", icon=":material/info:"
+                f"{len(matched.remarks)} columns have values not seen in training", icon=":material/info:"
             ):
-                st.caption("These rows get a prediction, but the model was never shown the like.")
-                _listed(matched.remarks, "Which values no training row had", "remarks")
+                st.caption("These rows get a prediction, but the model never saw such values.")
+                _listed(matched.remarks, "Values not seen in training", "remarks")
 
 
 def result(scored: Scored) -> None:
-    """Shows the first rows with their answers, and lets all be taken away."""
+    """Show the first rows with their answers, and lets all be taken away."""
     st.subheader(f"{scored.rows:,} predictions", anchor=False)
     stem = scored.file.rpartition(".")[0] or scored.file
     with st.container(horizontal=True):
@@ -136,11 +138,11 @@ def result(scored: Scored) -> None:
         key="preview",
     )
     if scored.rows + scored.skipped > _PREVIEW:
-        st.caption(f"The first {_PREVIEW} rows; the files hold all.")
+        st.caption(f"The first {_PREVIEW} rows; the downloads have all of them.")
 
 
 def template(model: AppModel) -> None:
-    """Offers a file that fits, to be filled in."""
+    """Offer a file that fits, to be filled in."""
     rows = pd.DataFrame(list(model.examples) or None, columns=[column.name for column in model.columns])
     st.download_button(
         "Download an example file",
@@ -155,12 +157,10 @@ def template(model: AppModel) -> None:
 
 
 def draw(model: AppModel) -> None:
-    """Draws the upload, and what came of it."""
+    """Draw the upload, and what came of it."""
     answer.version(model)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(
-            "A row for each question, columns by name. The order of columns doesn't matter.", width="content"
-        )
+        st.markdown("One row per prediction; columns are found by name, in any order.", width="content")
         template(model)
     file = st.file_uploader(
         "CSV or Parquet file", ["csv", "tsv", "txt", "parquet", "pq"], max_upload_size=_MEGABYTES, key="table"

@@ -1,4 +1,4 @@
-"""The model card: where a version comes from, how good it is, and what to beware of."""
+"""The model card: a version's origin, performance and known limitations."""
 
 import pandas as pd
 import streamlit as st
@@ -15,7 +15,7 @@ _SEVERITIES = {"issue": ":red-badge[issue]", "tip": ":orange-badge[tip]", "passe
 
 
 def pick_version(name: str, champion: str) -> str:
-    """Lets a person look at an older version too."""
+    """Let a person look at an older version too."""
     numbers = [version.number for version in cached.versions(name)]
     if champion not in numbers:
         numbers.insert(0, champion)
@@ -29,14 +29,14 @@ def pick_version(name: str, champion: str) -> str:
 
 
 def origin(card: Card) -> None:
-    """Draws where a version comes from."""
+    """Draw where a version comes from."""
     tags, data = card.version.tags, card.dataset
     rows = card.profile.rows if card.profile else data.get("rows")
     by = tags.get(VersionTag.PROMOTED_BY)
     facts = {
         "Algorithm": tags.get(VersionTag.ALGORITHM, "").replace("_", " "),
         "Estimator": card.params.get("estimator", ""),
-        "Predicts": tags.get(VersionTag.TASK, ""),
+        "Task": tags.get(VersionTag.TASK, ""),
         "Trained on": data.get("source", ""),
         "Rows": f"{int(rows):,}" if rows else "",
         "Data digest": tags.get(VersionTag.DATA_DIGEST) or data.get("digest", ""),
@@ -46,7 +46,7 @@ def origin(card: Card) -> None:
         "Job": card.tags.get(RunTag.JOB, ""),
     }
     with st.container(border=True, key="origin"):
-        st.subheader("Where it comes from", anchor=False)
+        st.subheader("Origin", anchor=False)
         st.table({name: value for name, value in facts.items() if value}, border="horizontal")
         links = {"Run": card.run_url, "Model version": card.version.url}
         links |= {"Training": card.training.url} if card.training else {}
@@ -56,14 +56,14 @@ def origin(card: Card) -> None:
 
 
 def quality(card: Card) -> None:
-    """Draws the holdout's metrics with their intervals."""
+    """Draw the holdout's metrics with their intervals."""
     names = [name for name in card.metrics if name.startswith("holdout_") and f"{name}_low" in card.metrics]
     first = f"holdout_{card.version.metric}"
     names.sort(key=lambda name: name != first)
     with st.container(border=True, key="quality"):
-        st.subheader("How good it is", anchor=False)
+        st.subheader("Performance", anchor=False)
         if not names:
-            st.caption("No metrics were logged with their intervals.")
+            st.caption("No metrics with intervals were logged.")
             return
         with st.container(horizontal=True):
             for name in names[:_METRICS]:
@@ -76,12 +76,14 @@ def quality(card: Card) -> None:
                     delta_arrow="off",
                     width=170,
                 )
-        st.caption("On rows that nothing was fitted on, with 95 % bootstrap intervals.")
+        st.caption(
+            "On the holdout rows, which nothing was fitted on, with 95% bootstrap confidence intervals."
+        )
         label = card.version.metric
         kept = {
             f"cv_{label}": "cross-validated",
             f"cv_{label}_std": "±",
-            f"train_{label}": "on its own training rows",
+            f"train_{label}": "on the training rows",
         }
         seen = [
             f"{text} {forms.number(card.metrics[name])}"
@@ -93,11 +95,11 @@ def quality(card: Card) -> None:
 
 
 def limits(card: Card) -> None:
-    """Draws what the training's checks found, worst first."""
+    """Draw what the training's checks found, worst first."""
     findings = card.training.findings if card.training else ()
     found = [finding for finding in findings if finding.get("severity") in ("issue", "tip")]
     with st.container(border=True, key="limits"):
-        st.subheader("Known limits", anchor=False)
+        st.subheader("Known limitations", anchor=False)
         reason = card.version.tags.get(VersionTag.REASON)
         if reason:
             st.markdown(f"**Gate:** {reason}")
@@ -108,13 +110,15 @@ def limits(card: Card) -> None:
         if not findings:
             st.caption("This version's training logged no checks.")
         else:
-            st.caption("The checks looked at the model that led this version's training.")
+            st.caption("The checks looked at the best model of this version's training.")
         if card.profile:
-            st.caption("Answers for values beyond the training data (see its columns below) are guesses.")
+            st.caption(
+                "Predictions for values outside the training data (see the columns below) are extrapolated."
+            )
 
 
 def schema(card: Card) -> None:
-    """Draws what the model takes, and what the training rows held."""
+    """Draw what the model takes, and what the training rows held."""
     st.subheader(f"{len(card.columns)} columns", anchor=False)
     frame = pd.DataFrame([_described(column) for column in card.columns])
     grid.show(
@@ -131,7 +135,7 @@ def schema(card: Card) -> None:
 
 
 def plots(card: Card) -> None:
-    """Draws the logged plots."""
+    """Draw the logged plots."""
     if not card.plots:
         return
     st.subheader("Plots", anchor=False)
@@ -145,7 +149,7 @@ def plots(card: Card) -> None:
 
 
 def draw() -> None:
-    """Draws the card of the chosen model's champion, or of another version."""
+    """Draw the card of the chosen model's champion, or of another version."""
     name, champion = header.chosen()
     try:
         card = cached.card(name, pick_version(name, champion))

@@ -20,14 +20,14 @@ _FEW = 2  # decisions that need no scroll bar
 
 
 def roles(catalogue: Catalogue, name: str) -> dict[str, str]:
-    """Which version of a model is champion, and which is challenger."""
+    """Tell which version of a model is champion, and which is challenger."""
     model = next(model for model in catalogue.models if model.name == name)
     held = {model.champion: CHAMPION, model.challenger: CHALLENGER}
     return {version: role for version, role in held.items() if version}
 
 
 def overview(catalogue: Catalogue) -> None:
-    """Draws a row for each registered model."""
+    """Draw a row for each registered model."""
     rows = []
     for model in catalogue.models:
         versions = cached.versions(model.name)
@@ -49,22 +49,25 @@ def overview(catalogue: Catalogue) -> None:
 
 
 def decision(version: Version, role: str) -> None:
-    """Draws what the gate decided of one version, and why."""
+    """Draw what the gate decided of one version, and why."""
     outcome = version.tags.get(VersionTag.GATE_DECISION, "")
-    badge = {"promote": ":green-badge[promoted by the gate]", "keep": ":orange-badge[kept back by the gate]"}
-    marks = [f"**v{version.number}** {words(version.tags.get('model', ''))}"]
+    badge = {
+        "promote": ":green-badge[promoted by the gate]",
+        "keep": ":orange-badge[not promoted by the gate]",
+    }
+    marks = [f"**v{version.number}** {words(version.tags.get(VersionTag.ALGORITHM, ''))}"]
     marks += [f":{'green' if role == CHAMPION else 'blue'}-badge[{role}]"] if role else []
     marks += [badge[outcome]] if outcome in badge else []
     by = version.tags.get(VersionTag.PROMOTED_BY, "")
-    marks += [f":violet-badge[by hand: {by}]"] if by and by != "gate" else []
+    marks += [f":violet-badge[promoted by {by}]"] if by and by != "gate" else []
     marks += [f"[MLflow :material/open_in_new:]({version.url})"] if version.url else []
     st.markdown(" ".join(marks))
-    reason = version.tags.get(VersionTag.REASON) or "No decision was written down for this version."
+    reason = version.tags.get(VersionTag.REASON) or "No decision was recorded for this version."
     st.caption(reason[:1].upper() + reason[1:])
 
 
 def versions_of(name: str, held: dict[str, str]) -> None:
-    """Draws the versions of one model: plot, table, decisions."""
+    """Draw the versions of one model: plot, table, decisions."""
     versions = cached.versions(name)
     if not versions:
         notices.empty("No versions", "inventory_2", "This model was registered without a version.")
@@ -77,7 +80,7 @@ def versions_of(name: str, held: dict[str, str]) -> None:
         charts.versions(scores(versions[:_DRAWN], held), metric)
     height: Literal["content"] | int = 300 if len(versions) > _FEW else "content"
     with right, st.container(height=height, border=True, key="decisions"):
-        st.markdown("**What the gate decided**")
+        st.markdown("**Gate decisions**")
         for version in versions[:_DRAWN]:
             decision(version, held.get(version.number, ""))
     table(
@@ -90,8 +93,8 @@ def versions_of(name: str, held: dict[str, str]) -> None:
                 "±": version.score(VersionTag.CV_STD),
                 "holdout": version.score(VersionTag.HOLDOUT_SCORE),
                 "gate": version.tags.get(VersionTag.GATE_DECISION, ""),
-                "better by": version.score(VersionTag.GATE_IMPROVEMENT),
-                "sure": version.score(VersionTag.GATE_CONFIDENCE),
+                "improvement": version.score(VersionTag.GATE_IMPROVEMENT),
+                "confidence": version.score(VersionTag.GATE_CONFIDENCE),
                 "trained (UTC)": version.created.replace(tzinfo=None),
                 "MLflow": version.url,
             }
@@ -103,7 +106,7 @@ def versions_of(name: str, held: dict[str, str]) -> None:
 
 
 def scores(versions: tuple[Version, ...], held: dict[str, str]) -> pd.DataFrame:
-    """The plot's rows, oldest version first."""
+    """Return the plot's rows, oldest version first."""
     rows = []
     for version in reversed(versions):
         shared = {
@@ -121,12 +124,12 @@ def scores(versions: tuple[Version, ...], held: dict[str, str]) -> pd.DataFrame:
 
 
 def leaderboard(training: Training | None) -> None:
-    """Draws what the last training tried, not only what it registered."""
+    """Draw what the last training tried, not only what it registered."""
     if training is None:
         notices.empty(
             "No leaderboard yet",
             "leaderboard",
-            "It appears when a training of this problem has come to an end.",
+            "It appears once a training of this problem has finished.",
         )
         return
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
@@ -149,17 +152,17 @@ def leaderboard(training: Training | None) -> None:
         frame["rank"].notna() & (frame["predict_us_per_row"].fillna(0) > 0) & (frame["model"] != _BASELINE)
     ]
     if len(done) > 1:
-        charts.speed(done, score)
+        charts.speed(done, score, metric_name(score.removeprefix("cv_")))
     table(frame.dropna(axis="columns", how="all").to_dict("records"), "Leaderboard", "leaderboard")
 
 
 def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None:
-    """Draws rows with figures of four digits, and links as links."""
+    """Draw rows with figures of four digits, and links as links."""
     frame = pd.DataFrame(rows)
     figures = frame.select_dtypes("float").columns
     config = {name: st.column_config.NumberColumn(format="%.4g") for name in figures}
     config["MLflow"] = st.column_config.LinkColumn(display_text="open")
-    config["sure"] = st.column_config.NumberColumn(format="percent")
+    config["confidence"] = st.column_config.NumberColumn(format="percent")
     config |= {
         name: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
         for name in ("promoted (UTC)", "trained (UTC)")
@@ -168,7 +171,7 @@ def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None
 
 
 def promoted(version: Version) -> datetime | None:
-    """When a version became champion; tags are free text."""
+    """Tell when a version became champion; None where its tags, which are free text, don't say."""
     try:
         return datetime.fromisoformat(version.tags[VersionTag.PROMOTED_AT]).replace(tzinfo=None)
     except (KeyError, ValueError):
@@ -176,12 +179,12 @@ def promoted(version: Version) -> datetime | None:
 
 
 def words(name: str) -> str:
-    """A name of the zoo as people write it."""
+    """Write an algorithm's name as people do."""
     return name.replace("_", " ")
 
 
 def draw() -> None:
-    """Draws all models, then the chosen one's versions and training."""
+    """Draw all models, then the chosen one's versions and training."""
     catalogue = cached.catalogue()
     name, _ = header.chosen()
     try:

@@ -1,4 +1,4 @@
-"""Ask a model: a form, its answer, and what pushed it."""
+"""Ask a model: a form, its answer, and the feature contributions."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class Answered:
 
 
 def announce(model: AppModel) -> None:
-    """Tells a person, once, that another version answers from now on."""
+    """Tell a person, once, that another version answers from now on."""
     key = f"predict.{model.name}.version"
     if st.session_state.get(key, model.version) != model.version:
         st.toast(f"Now answering: version {model.version}", icon=":material/swap_horiz:")
@@ -31,13 +31,13 @@ def announce(model: AppModel) -> None:
 
 
 def ask(model: AppModel, row: dict[str, Value], *, asked: bool) -> Prediction:
-    """Asks the model; only what a person asks for is written down."""
+    """Ask the model; only what a person asks for is written down."""
     frame = model.frame([row])
     return first(activity.ask(cached.activity_log(), model, frame) if asked else model.ask(frame))
 
 
 def influences(model: AppModel, held: Answered) -> list[Influence]:
-    """Explains an answer, which stands without it where that fails."""
+    """Explain an answer, which stands without it where that fails."""
     try:
         return explain.influences(model, held.row, held.prediction.value)
     except PredictionError:
@@ -45,7 +45,7 @@ def influences(model: AppModel, held: Answered) -> list[Influence]:
 
 
 def draw_answer(model: AppModel, row: dict[str, Value] | None, *, asked: bool) -> None:
-    """Draws the answer first, then what takes longer."""
+    """Draw the answer first, then what takes longer."""
     key = f"predict.{model.name}.answer"
     held: Answered | None = st.session_state.get(key)
     fresh = held is not None and not asked and (held.version, held.row) == (model.version, row)
@@ -64,7 +64,7 @@ def draw_answer(model: AppModel, row: dict[str, Value] | None, *, asked: bool) -
 
 
 def draw(model: AppModel) -> None:
-    """Draws the form beside the answer; on a phone, above it."""
+    """Draw the form beside the answer; on a phone, above it."""
     announce(model)
     answer.version(model)
     left, right = st.columns([5, 3], gap="medium")

@@ -1,4 +1,4 @@
-"""Who answers, and the answer."""
+"""The version that answers, and its answer."""
 
 import os
 
@@ -16,7 +16,7 @@ _MOST_INFLUENCES = 6
 
 
 def version(model: AppModel) -> None:
-    """Says in a line which version answers, how good it is, and where MLflow keeps it."""
+    """Say in a line which version answers, how good it is, and where MLflow keeps it."""
     facts = [f"**{forms.readable(model.name)}** v{model.version}", f":green-badge[{CHAMPION}]"]
     if algorithm := model.tags.get(VersionTag.ALGORITHM):
         facts.append(algorithm.replace("_", " "))
@@ -29,11 +29,11 @@ def version(model: AppModel) -> None:
 
 
 def show(model: AppModel, prediction: Prediction | None) -> None:
-    """Draws the prediction large, and how sure it is; before there is one, where it will be."""
+    """Draw the prediction large, and how sure it is; before there is one, where it will be."""
     if prediction is None:
         st.metric("Prediction", "—")
         what = "a typical row" if model.profile else "a real example"
-        st.caption(f"The form holds {what}. Change what you like, then press **Predict**.")
+        st.caption(f"The form starts with {what}. Change any value, then press **Predict**.")
         return
     value = prediction.value
     with st.container(key="prediction"):
@@ -48,28 +48,30 @@ def show(model: AppModel, prediction: Prediction | None) -> None:
         with st.container(key="interval"):
             st.markdown(f"Between **{forms.number(value - half)}** and **{forms.number(value + half)}**")
         st.caption(
-            f"{share:.0%} of the holdout's rows were within ± {forms.number(half)} of their prediction; "
-            "so should be rows like them."
+            f"{share:.0%} of the holdout rows were within ± {forms.number(half)} of their prediction; "
+            "expect the same of similar rows."
         )
 
 
 def pushed(model: AppModel, found: list[Influence], *, classes: bool) -> None:
-    """Draws which values pushed the prediction, strongest first."""
+    """Draw which values moved the prediction, strongest first."""
     shown = [influence for influence in found if influence.change][:_MOST_INFLUENCES]
-    st.markdown("**What pushed it**")
+    st.markdown("**Feature contributions**")
     if not shown:
-        st.caption("No value alone changes this answer.")
+        st.caption("No single value changes this answer.")
         return
     changes = [(forms.readable(i.column), i.change) for i in shown]
     written = [f"{i.change:+.1%}" if classes else _signed(i.change) for i in shown]
     charts.influences(changes, written)
     answer = "the probability of this class" if classes else "the prediction"
     rows = "training" if model.profile else "example"
-    st.caption(f"How much each value moves {answer}, against what the {rows} rows had in its place.")
+    st.caption(
+        f"How much each value changes {answer}, compared with those that the {rows} rows have in its place."
+    )
 
 
 def program(model: AppModel, row: dict[str, Value], prediction: Prediction) -> None:
-    """Shows the answer as a program would get it, and how to ask for it."""
+    """Show the answer as a program would get it, and how to ask for it."""
     url = os.environ.get("MLSTACK_SCORING_PUBLIC_URL")
     with st.expander("For programs: JSON and curl" if url else "For programs: JSON", icon=":material/code:"):
         if url:

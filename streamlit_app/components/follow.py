@@ -1,4 +1,4 @@
-"""Follows the registry while a page is open, with nobody clicking."""
+"""Follow the registry while a page is open, with nobody clicking."""
 
 import time
 
@@ -11,7 +11,7 @@ _RETRY_SECONDS = 15  # a model that can't be loaded costs a download each time
 
 
 def changes(drawn: cached.Catalogue | None) -> None:
-    """Draws the page again as soon as the registry is no longer what was drawn.
+    """Draw the page again as soon as the registry is no longer what was drawn.
 
     Args:
         drawn: What this page shows; None: MLflow was away.
@@ -30,7 +30,7 @@ def changes(drawn: cached.Catalogue | None) -> None:
 
 
 def retry() -> None:
-    """Draws the page again after a while, for a failure that the registry says nothing about."""
+    """Draw the page again after a while, for a failure that the registry says nothing about."""
     drawn_at = time.monotonic()
 
     @st.fragment(run_every=_RETRY_SECONDS)

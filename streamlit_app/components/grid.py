@@ -9,7 +9,7 @@ _MOST_ROWS = 20  # without a scroll bar of its own
 
 
 def show(frame: pd.DataFrame, sentence: str, key: str, columns: dict[str, Any] | None = None) -> None:
-    """Draws a table.
+    """Draw a table.
 
     Args:
         frame: Its rows.

@@ -11,7 +11,7 @@ from streamlit_app.models import AppModel
 
 
 def show(title: str) -> None:
-    """Draws the page's title and the way into MLflow."""
+    """Draw the page's title and the way into MLflow."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.title(title, anchor=False, width="content")
         if url := cached.registry().home_url:
@@ -19,7 +19,7 @@ def show(title: str) -> None:
 
 
 def pick_model(catalogue: cached.Catalogue, names: list[str]) -> None:
-    """Lets a person choose among models; a page reads the choice with `chosen`.
+    """Let a person choose among models; a page reads the choice with `chosen`.
 
     The choice is in the address too, so that a link sent to a colleague opens the same model.
     """
@@ -36,13 +36,13 @@ def pick_model(catalogue: cached.Catalogue, names: list[str]) -> None:
 
 
 def chosen() -> tuple[str, str]:
-    """The model that a person chose, and the version that is its champion in this run, if there is one."""
+    """Return the model that a person chose, and its champion in this run, if there is one."""
     name, version = st.session_state["chosen"]
     return name, version
 
 
 def with_model(draw: Callable[[AppModel], None]) -> None:
-    """Draws a page for the chosen model's champion, or says why there is none to draw it for."""
+    """Draw a page for the chosen model's champion, or says why there is none to draw it for."""
     try:
         loaded = cached.model(*chosen())
     except ModelUnusableError as error:
@@ -53,7 +53,7 @@ def with_model(draw: Callable[[AppModel], None]) -> None:
 
 
 def _about(catalogue: cached.Catalogue, name: str) -> str:
-    """What the model is for, and what else there would be to choose from."""
+    """Say what the model is for, and which models are not promoted yet."""
     lines = [next(model.description for model in catalogue.models if model.name == name).partition("\n")[0]]
     if catalogue.waiting:
         lines.append(f"Not promoted yet: {', '.join(map(forms.readable, catalogue.waiting))}")

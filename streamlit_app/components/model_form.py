@@ -17,7 +17,7 @@ _FIRST, _LAST = date(1678, 1, 1), date(2261, 12, 31)  # what a model's dates can
 
 
 def asked(model: AppModel) -> tuple[dict[str, Value] | None, bool]:
-    """What a person asks; known before the form is drawn, so that a long form holds up no answer.
+    """Return what a person asks; known before the form is drawn, so that a long form holds up no answer.
 
     Args:
         model: The version that answers.
@@ -32,12 +32,12 @@ def asked(model: AppModel) -> tuple[dict[str, Value] | None, bool]:
 
 
 def show(model: AppModel) -> None:
-    """Draws the form, filled with a typical row, or with an example where nothing is known of the rows.
+    """Draw the form, filled with a typical row, or with an example where nothing is known of the rows.
 
     Args:
         model: The version that answers.
     """
-    layout = forms.groups(model.columns, model.examples)
+    layout = model.layout
     known = any(column.seen for column in model.columns)
     start = forms.typical(model.columns) if known or not model.examples else model.examples[0]
     for key, value in _filled(model, layout, start).items():
@@ -64,7 +64,7 @@ def show(model: AppModel) -> None:
 
 
 def _ask(model: AppModel, layout: Sequence[Group], widgets: dict[str, str]) -> None:
-    """Takes the row as it stands in the widgets, if nothing is wanting."""
+    """Take the row as it stands in the widgets, if nothing is wanting."""
     row = {name: None if (value := st.session_state[key]) == "" else value for name, key in widgets.items()}
     empty = forms.missing(layout, row)
     st.session_state[f"predict.{model.name}.asked"] = None if empty else row
@@ -73,7 +73,7 @@ def _ask(model: AppModel, layout: Sequence[Group], widgets: dict[str, str]) -> N
 
 
 def _exact(model: AppModel, layout: Sequence[Group]) -> bool:
-    """Whether numbers are typed, which also takes those that no training row had."""
+    """Tell whether numbers are typed, which also takes those that no training row had."""
     if not any(field.widget == "slider" for group in layout for field in group.fields):
         return False
     return st.toggle(
@@ -82,12 +82,12 @@ def _exact(model: AppModel, layout: Sequence[Group]) -> bool:
         persist_state="session",
         on_change=_carry_over,
         args=(model, layout),
-        help="Sliders end where the training data ended; typed values may go beyond.",
+        help="Sliders cover the range of the training data; typed values may go beyond it.",
     )
 
 
 def _inputs(model: AppModel, layout: Sequence[Group], *, exact: bool) -> dict[str, str]:
-    """Draws the fields; returns the key of each column's widget."""
+    """Draw the fields; return the key of each column's widget."""
     tabs = st.tabs([group.title for group in layout]) if len(layout) > 1 else [st.container()]
     keys = {}
     for tab, group in zip(tabs, layout, strict=True):
@@ -143,7 +143,7 @@ def _key(model: AppModel, field: Field, widget: forms.Widget) -> str:
 
 
 def _filled(model: AppModel, layout: Sequence[Group], row: dict[str, Value]) -> dict[str, Value]:
-    """What the widgets hold when they show a row."""
+    """Return what the widgets hold when they show a row."""
     held: dict[str, Value] = {}
     for group in layout:
         for field in group.fields:
@@ -165,7 +165,7 @@ def _filled(model: AppModel, layout: Sequence[Group], row: dict[str, Value]) -> 
 
 
 def _carry_over(model: AppModel, layout: Sequence[Group]) -> None:
-    """Shows in the other kind of widget what was chosen in this one."""
+    """Show in the other kind of widget what was chosen in this one."""
     exact = st.session_state[f"predict.{model.name}.exact"]
     for field in (field for group in layout for field in group.fields if field.widget == "slider"):
         slider, typed = (_key(model, field, widget) for widget in ("slider", "number"))
@@ -176,7 +176,7 @@ def _carry_over(model: AppModel, layout: Sequence[Group]) -> None:
 
 
 def _next_example(model: AppModel, layout: Sequence[Group], shown: bool) -> None:
-    """Fills in the next example; the first one is shown already where a form begins with it."""
+    """Fill in the next example; the first one is shown already where a form begins with it."""
     key = f"predict.{model.name}.turn"
     st.session_state[key] = turn = st.session_state.get(key, 0 if shown else -1) + 1
     st.session_state[f"predict.{model.name}.asked"] = None

@@ -12,8 +12,8 @@ def away(error: ExplainedError) -> None:
     """MLflow can't be reached, and nothing is known from before."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/cloud_off: MLflow is not answering", anchor=False)
-        st.markdown(f"{error} This page looks again every few seconds and comes back by itself.")
-        st.markdown("If it stays away, bring the services back up:")
+        st.markdown(f"{error} This page tries again every few seconds and recovers by itself.")
+        st.markdown("If it does not come back, bring the services up again:")
         st.code("ansible-playbook site.yml", language="bash")
         _detail(error)
 
@@ -22,7 +22,7 @@ def last_known() -> None:
     """MLflow can't be reached, but loaded models still answer."""
     with st.container(key="last-known"):
         st.warning(
-            "MLflow is not answering. Models that are already loaded go on predicting; "
+            "MLflow is not answering. Models that are already loaded keep predicting; "
             "a newly promoted one is picked up when MLflow is back.",
             icon=":material/cloud_off:",
         )
@@ -31,11 +31,11 @@ def last_known() -> None:
 def nothing_promoted(catalogue: cached.Catalogue) -> None:
     """MLflow answers, and no model has the alias champion."""
     with st.container(border=True, key="notice"):
-        st.subheader(":material/model_training: No model to ask yet", anchor=False)
+        st.subheader(":material/model_training: No champion yet", anchor=False)
         if catalogue.waiting:
             names = ", ".join(f"**{forms.readable(name)}**" for name in catalogue.waiting)
             st.markdown(f"Registered, but not promoted yet: {names}.")
-        st.markdown("Train the models and promote the best; this page shows it seconds later:")
+        st.markdown("Train models and promote the best one; it appears here within seconds:")
         st.code(_TRAIN, language="bash")
 
 
@@ -43,8 +43,8 @@ def unusable(error: ExplainedError) -> None:
     """The chosen model can't be loaded."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/deployed_code_alert: This model is not available", anchor=False)
-        st.markdown(f"{error} Other models can be chosen above; this one is tried again every few seconds.")
-        st.markdown("If it stays so, train it again:")
+        st.markdown(f"{error} You can choose another model above; this one is tried again every few seconds.")
+        st.markdown("If that does not help, train it again:")
         st.code(_TRAIN, language="bash")
         _detail(error)
 
@@ -74,5 +74,5 @@ def empty(title: str, icon: str, *lines: str) -> None:
 
 def _detail(error: ExplainedError) -> None:
     if error.detail:
-        with st.expander("What the machine said"):
+        with st.expander("Details"):
             st.code(error.detail, language=None, wrap_lines=True)

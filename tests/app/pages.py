@@ -1,20 +1,27 @@
 """How tests look at the app's pages."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
-from mlflow.exceptions import MlflowException
 from streamlit.testing.v1 import AppTest
+
+from serving.model import LoadedModel
+from serving.profile import Column, Profile, Seen
+from serving.signature import Column as Input
+from serving.signature import Signature
+from streamlit_app import cached
+from streamlit_app.models import AppModel
 
 APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
 
 
 def text(at: AppTest) -> str:
-    """All that a person reads; a page with an exception is a failure whatever else it shows."""
+    """Return all that a person reads; a page with an exception is a failure whatever else it shows."""
     assert not at.exception
     parts = [at.title, at.subheader, at.markdown, at.caption, at.code]
     parts += [at.warning, at.error, at.info, at.success, at.metric]
@@ -22,7 +29,7 @@ def text(at: AppTest) -> str:
 
 
 def opened(at: AppTest, page: str, model: str) -> AppTest:
-    """A page of the app, for one model."""
+    """Open a page of the app, for one model."""
     at.query_params["model"] = model
     at.run()
     at.switch_page(f"app_pages/{page}.py").run()
@@ -31,22 +38,18 @@ def opened(at: AppTest, page: str, model: str) -> AppTest:
 
 
 def later(at: AppTest) -> AppTest:
-    """The page as its poll draws it, once what was remembered of the registry is too old."""
+    """Draw the page as its poll does, once what was remembered of the registry is too old."""
     st.cache_data.clear()
     return at.run()
 
 
 def away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets MLflow refuse every list of models."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise MlflowException("connection refused")
-
-    monkeypatch.setattr(mlflow.MlflowClient, "search_registered_models", refuse)
+    """Let the app look for MLflow where nothing listens."""
+    monkeypatch.setattr(cached.registry()._client, "tracking_uri", "http://127.0.0.1:1")
 
 
 def flats(rows: int) -> pd.DataFrame:
-    """A table with every kind of column: numbers, whole numbers, texts, booleans, dates; some missing."""
+    """Make a table with every kind of column: numbers, integers, texts, booleans, dates; some missing."""
     draw = np.random.default_rng(3)
     built = draw.integers(1900, 2020, rows).astype(float)
     built[draw.random(rows) < 0.1] = np.nan
@@ -62,3 +65,14 @@ def flats(rows: int) -> pd.DataFrame:
             ).strftime("%Y-%m-%d"),
         }
     )
+
+
+def model(
+    name: str, columns: Sequence[Column], estimator: object = None, example: pd.DataFrame | None = None
+) -> AppModel:
+    """Make a loaded version from the columns that a form would show."""
+    types = {"boolean": "boolean", "text": "string", "date": "datetime"}
+    signature = Signature(tuple(Input(c.name, types.get(c.kind, "double"), c.required) for c in columns))
+    profile = Profile(100, {c.name: c.seen for c in columns if c.seen}, Seen("number"))
+    loaded = LoadedModel(name, "1", signature, estimator, example, profile, datetime.now(UTC), 0.001)
+    return AppModel.of(loaded, {}, "", None)

@@ -9,9 +9,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import LinearSVC
 
-from serving.profile import Column, Seen, Value
+from serving.profile import Column, Seen
 from streamlit_app.explain import influences
-from streamlit_app.models import LoadedModel
+from streamlit_app.models import AppModel
+from tests.app import pages
 
 SAMPLE = tuple(np.linspace(0, 10, 200).tolist())
 A, B = (Seen("number", 0, 0.0, 5.0, 10.0, sample=SAMPLE) for _ in "ab")
@@ -21,12 +22,10 @@ ROWS = pd.DataFrame(
 )
 
 
-def loaded(estimator: object, **seen: Seen | None) -> LoadedModel:
-    kinds = {"a": ("number", float), "b": ("number", float), "city": ("text", object)}
-    columns = tuple(Column(name, kinds[name][0], True, seen[name]) for name in seen)
-    dtypes = {name: kinds[name][1] for name in seen}
-    examples: tuple[dict[str, Value], ...] = ({"a": 0.0, "b": 0.0}, {"a": 10.0, "b": 10.0})
-    return LoadedModel("m", "1", {}, columns, examples, None, None, None, estimator, dtypes)
+def loaded(estimator: object, **seen: Seen | None) -> AppModel:
+    columns = [Column(name, "text" if name == "city" else "number", True, seen[name]) for name in seen]
+    example = pd.DataFrame({"a": [0.0, 10.0], "b": [0.0, 10.0]})
+    return pages.model("m", columns, estimator, example)
 
 
 def test_a_linear_model_is_explained_exactly() -> None:
@@ -85,8 +84,7 @@ def test_many_columns_stay_few_rows() -> None:
             return frame.to_numpy().sum(axis=1)
 
     columns = tuple(Column(f"c{i}", "number", True, A) for i in range(1000))
-    dtypes = {column.name: float for column in columns}
-    model = LoadedModel("m", "1", {}, columns, (), None, None, None, Wide(), dtypes)
+    model = pages.model("m", columns, Wide())
     found = influences(model, {column.name: 1.0 for column in columns}, 1000.0)
     assert len(found) == 170
     assert asked == [1 + 170 * 3]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mlflow_store import Store
-from pages import away, flats, later, opened, text
 from streamlit.testing.v1 import AppTest
 
 from serving.activity import ActivityLog, read_events
 from streamlit_app import cached
+from tests.app.pages import away, flats, later, opened, text
+from tests.stage import Stage
 
 pytestmark = pytest.mark.usefixtures("trained")
 
@@ -61,7 +61,7 @@ def test_a_table_gets_its_answers(app: AppTest, log: Path) -> None:
     assert "12,000 predictions" in text(at)
     model = cached.model("flats", "1")
     first = {name: None if pd.isna(value) else value for name, value in rows.iloc[0].to_dict().items()}
-    assert preview(at)["prediction"].iloc[0] == pytest.approx(model.predict(first).value)
+    assert preview(at)["prediction"].iloc[0] == pytest.approx(model.answer(first).value)
     assert len(preview(at)) == 100
     assert len(at.get("download_button")) == 3
     at.run()  # not asked again
@@ -93,12 +93,12 @@ def test_rows_that_do_not_fit_are_reported_and_the_others_answered(app: AppTest)
         opened(app, "batch", "flats"), rows.drop(columns="built").assign(note="x").to_csv(index=False)
     )
     shown = text(at)
-    assert "1 of 10 rows can't be asked about and get no prediction." in shown
+    assert "1 of 10 rows can't be read and get no prediction." in shown
     assert "taken as empty: `built`" in shown
-    assert "of no use to the model: `note`" in shown
-    problems = table(at, "Which values don't fit, and in which rows").iloc[0].tolist()
+    assert "not used by the model: `note`" in shown
+    problems = table(at, "Values that don't fit, and their rows").iloc[0].tolist()
     assert problems == ["rooms", "1", "expected a number; got 'many'", "5"]
-    assert table(at, "Which values no training row had")["column"].tolist() == ["city"]
+    assert table(at, "Values not seen in training")["column"].tolist() == ["city"]
     assert "9 predictions" in shown
     assert preview(at)["prediction"].isna().tolist() == [False] * 3 + [True] + [False] * 6
 
@@ -123,7 +123,7 @@ def test_a_file_of_no_use_gets_a_friendly_box(app: AppTest, content: bytes, says
 # --- Compare ------------------------------------------------------------------------------------------------
 
 
-def test_models_versions_and_leaderboard(app: AppTest, trained: Store) -> None:
+def test_models_versions_and_leaderboard(app: AppTest, trained: Stage) -> None:
     copy = trained.client.copy_model_version("models:/flats/1", "flats").version
     for key, value in {
         "gate_decision": "keep",
@@ -135,8 +135,8 @@ def test_models_versions_and_leaderboard(app: AppTest, trained: Store) -> None:
     at = opened(app, "compare", "flats")
     overview = table(at, "All registered models")
     assert overview[["model", "champion", "challenger", "metric"]].to_numpy().tolist() == [
-        ["Flats", "v1", "v2", "rmse"],
-        ["Wine", "v1", "", "f1_macro"],
+        ["Flats", "v1", "v2", "RMSE"],
+        ["Wine", "v1", "", "F1 (macro)"],
     ]
     versions = table(at, "Versions of flats")
     assert versions[["version", "role", "gate"]].to_numpy().tolist() == [
@@ -151,7 +151,7 @@ def test_models_versions_and_leaderboard(app: AppTest, trained: Store) -> None:
     assert len(at.get("vega_lite_chart")) == 1  # one model beside the baseline: no speeds to compare
 
 
-def test_models_without_a_champion_can_be_compared(app: AppTest, trained: Store) -> None:
+def test_models_without_a_champion_can_be_compared(app: AppTest, trained: Stage) -> None:
     trained.client.delete_registered_model_alias("wine", "champion")
     trained.client.create_registered_model("churn")
     at = opened(app, "compare", "wine")
@@ -173,10 +173,10 @@ def test_compare_without_mlflow(app: AppTest, monkeypatch: pytest.MonkeyPatch) -
 def test_the_card_says_where_a_version_comes_from(app: AppTest) -> None:
     at = opened(app, "card", "flats")
     shown = text(at)
-    assert [metric.label for metric in at.metric] == ["rmse", "mae", "r2"]
+    assert [metric.label for metric in at.metric] == ["RMSE", "MAE", "R²"]
     low, high = map(float, at.metric[0].delta.split(" to "))
     assert low <= float(at.metric[0].value) <= high
-    assert "The checks looked at the model that led" in shown
+    assert "The checks looked at the best model of" in shown
     assert "**Gate:** version 1 (ridge)" in shown
     facts = at.table[0].value.iloc[:, 0].to_dict()
     assert facts["Algorithm"] == "ridge"
@@ -189,12 +189,12 @@ def test_the_card_says_where_a_version_comes_from(app: AppTest) -> None:
 
 
 def test_a_version_that_no_training_of_ours_made(
-    app: AppTest, store: Store, diabetes: tuple[object, pd.DataFrame]
+    app: AppTest, store: Stage, diabetes: tuple[object, pd.DataFrame]
 ) -> None:
     store.log("diabetes", *diabetes)
     at = opened(app, "card", "diabetes")
     shown = text(at)
-    assert "No metrics were logged with their intervals." in shown
+    assert "No metrics with intervals were logged." in shown
     assert "logged no checks" in shown
     assert table(at, "The model's columns").columns.tolist() == ["column", "type", "required"]
 
@@ -217,7 +217,7 @@ def test_few_predictions_are_too_few_to_tell(app: AppTest, log: Path) -> None:
     asked(log, flats(12))
     at = opened(app, "activity", "flats")
     assert [metric.value for metric in at.metric] == ["12", "12", "1", "6 ms", "10 ms"]
-    assert "From 30 on, drift can be told from chance." in at.info[0].value
+    assert "From 30 rows on, drift can be told from chance." in at.info[0].value
     assert not at.dataframe
 
 
@@ -225,7 +225,7 @@ def test_traffic_like_the_training(app: AppTest, log: Path) -> None:
     asked(log, flats(300))
     at = opened(app, "activity", "flats")
     assert "all 6 columns are stable" in at.success[0].value
-    assert set(table(at, "Drift of each column")["verdict"]) == {"stable"}
+    assert set(table(at, "Data drift by column")["verdict"]) == {"stable"}
     assert len(at.get("vega_lite_chart")) == 3
 
 
@@ -236,7 +236,7 @@ def test_traffic_that_drifted_is_said_in_plain_words(app: AppTest, log: Path) ->
         rows.assign(area=rows["area"] * 3, listed=pd.to_datetime(rows["listed"]).astype("datetime64[ns]")),
     )
     at = opened(app, "activity", "flats")
-    assert at.error[0].value.startswith("**Area** is not what the model was trained on.")
+    assert at.error[0].value.startswith("**Area** has drifted from the training data.")
     assert at.selectbox(key="activity.column").value == "area"
     at.selectbox(key="activity.column").select("city").run()
     assert not at.exception
@@ -249,7 +249,7 @@ def test_only_what_the_champion_was_asked_in_the_chosen_time(app: AppTest, log: 
 
 
 def test_a_model_without_a_profile_has_no_drift(
-    app: AppTest, store: Store, log: Path, diabetes: tuple[object, pd.DataFrame]
+    app: AppTest, store: Stage, log: Path, diabetes: tuple[object, pd.DataFrame]
 ) -> None:
     store.log("diabetes", *diabetes)
     asked(log, diabetes[1], "diabetes")

@@ -5,15 +5,15 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from mlflow_store import Store
-from pages import later, opened, text
 from streamlit.testing.v1 import AppTest
 
 from serving.activity import read_events, read_inputs
 from streamlit_app import cached
+from tests.app.pages import later, opened, text
+from tests.stage import Stage
 
 
-def test_a_field_for_each_kind_of_column(app: AppTest, trained: Store) -> None:  # noqa: ARG001
+def test_a_field_for_each_kind_of_column(app: AppTest, trained: Stage) -> None:  # noqa: ARG001
     at = opened(app, "predict", "flats")
     city = at.selectbox(key="predict.flats.select.city")
     assert (city.options, city.value) == (["Berlin", "Hamburg", "Leipzig"], "Berlin")
@@ -25,23 +25,23 @@ def test_a_field_for_each_kind_of_column(app: AppTest, trained: Store) -> None: 
     assert at.number_input(key="predict.flats.number.built").label == "Built (optional)"
     assert at.toggle(key="predict.flats.toggle.balcony").value is False
     assert isinstance(at.date_input(key="predict.flats.date.listed").value, date)
-    assert "The form holds a typical row." in text(at)
+    assert "The form starts with a typical row." in text(at)
 
 
-def test_an_answer_with_its_interval_and_its_reasons(app: AppTest, trained: Store) -> None:  # noqa: ARG001
+def test_an_answer_with_its_interval_and_its_reasons(app: AppTest, trained: Stage) -> None:  # noqa: ARG001
     at = opened(app, "predict", "flats")
     at.button(key="predict").click().run()
     shown = text(at)
     assert "Between **" in shown
-    assert "90% of the holdout's rows were within ±" in shown
-    assert "**What pushed it**" in shown
+    assert "90% of the holdout rows were within ±" in shown
+    assert "**Feature contributions**" in shown
     answer = json.loads(at.code[-1].value)
     assert (answer["model"], answer["version"]) == ("flats", "1")
     assert answer["inputs"]["listed"].endswith("T00:00:00")
     assert answer["prediction"] == pytest.approx(float(at.metric[0].value.replace(",", "")), rel=0.01)
 
 
-def test_an_example_then_typed_beyond_the_training_data(app: AppTest, trained: Store) -> None:  # noqa: ARG001
+def test_an_example_then_typed_beyond_the_training_data(app: AppTest, trained: Stage) -> None:  # noqa: ARG001
     at = opened(app, "predict", "flats")
     at.button(key="example").click().run()
     example = cached.model("flats", "1").examples[0]
@@ -56,7 +56,7 @@ def test_an_example_then_typed_beyond_the_training_data(app: AppTest, trained: S
     assert area.value == area.max
 
 
-def test_a_classifiers_chances(app: AppTest, trained: Store) -> None:  # noqa: ARG001
+def test_a_classifiers_chances(app: AppTest, trained: Stage) -> None:  # noqa: ARG001
     at = opened(app, "predict", "wine")
     at.button(key="predict").click().run()
     answer = json.loads(at.code[-1].value)
@@ -66,7 +66,7 @@ def test_a_classifiers_chances(app: AppTest, trained: Store) -> None:  # noqa: A
 
 def test_curl_only_where_there_is_a_rest_service(
     app: AppTest,
-    trained: Store,  # noqa: ARG001
+    trained: Stage,  # noqa: ARG001
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at = opened(app, "predict", "flats")
@@ -79,7 +79,7 @@ def test_curl_only_where_there_is_a_rest_service(
     assert set(body["dataframe_records"][0]) == {"city", "rooms", "area", "built", "balcony", "listed"}
 
 
-def test_what_is_asked_is_logged_once(app: AppTest, trained: Store, log: Path) -> None:  # noqa: ARG001
+def test_what_is_asked_is_logged_once(app: AppTest, trained: Stage, log: Path) -> None:  # noqa: ARG001
     at = opened(app, "predict", "flats")
     at.button(key="predict").click().run()
     later(at)  # drawn again, not asked again

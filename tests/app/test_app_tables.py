@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from serving.profile import Column, Seen
 from streamlit_app import tables
-from streamlit_app.models import LoadedModel
 from streamlit_app.tables import Matched, TableError
+from tests.app.pages import model
 
 COLUMNS = (
     Column("city", "text", True, Seen("category", levels={"Berlin": 0.6, "Köln": 0.4})),
@@ -33,7 +33,7 @@ DTYPES: dict[str, Any] = {
     "balcony": bool,
     "listed": "datetime64[ns]",
 }
-MODEL = LoadedModel("flats", "1", {}, COLUMNS, (), None, None, None, None, DTYPES)
+MODEL = model("flats", COLUMNS)
 HEADER = "city,rooms,area_m2,built,balcony,listed\n"
 GOOD = HEADER + "Berlin,2,50.5,1990,yes,2024-05-23\nKöln,3,70,,false,2024-01-01\n"
 

@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from conftest import MIXED, Running, Stage, free_port, models, wait_until
+
+from tests.scoring.service import MIXED, Running, free_port, models, wait_until
+from tests.stage import Stage
 
 pytestmark = pytest.mark.slow
 

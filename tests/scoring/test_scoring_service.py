@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 import schemathesis
 from botocore.config import Config
-from conftest import MIXED, Running, models, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
 from serving.activity import read_events, read_inputs, read_outputs
+from tests.scoring.service import MIXED, Running, models, wait_until
 
 pytestmark = pytest.mark.slow  # it starts MLflow
 

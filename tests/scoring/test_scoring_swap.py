@@ -1,5 +1,6 @@
 """Following the registry: new champions, bad ones, MLflow away, restarts."""
 
+import re
 import textwrap
 import threading
 import time
@@ -7,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import mlflow
 import pytest
 import skops.io
-from conftest import Running, Stage, models, save, serve, wait_until
-from mlflow_server import server
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
@@ -21,6 +21,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from serving.model import ModelUnusableError, load
+from tests.planted import REFUSALS, ROWS, plant, plant_code
+from tests.scoring.service import Running, models, serve, wait_until
+from tests.stage import Stage, save, staged
 
 NAME = "diabetes"
 MODEL, EXAMPLES, SIGNATURE = models()[NAME]
@@ -50,10 +53,9 @@ def ask(running: Running) -> Any:
 @pytest.mark.slow
 def test_no_request_is_lost_while_the_champion_changes(tmp_path: Path, constants: list[Path]) -> None:
     """Ten changes under a hundred requests a second, each answer from the version that its header names."""
-    with server(tmp_path) as uri:
-        stage = Stage(uri, tmp_path, mlflow.MlflowClient(uri))
+    with staged(tmp_path) as stage:
         versions = [stage.register(NAME, constants[n % 2]) for n in range(2)]
-        with serve(tmp_path, uri) as running:
+        with serve(tmp_path, stage.uri) as running:
             ended = threading.Event()
             seen: Counter[tuple[int, str, float | None]] = Counter()
 
@@ -113,7 +115,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
     wait_until(lambda: running.health()["status"] == "degraded")
     state = running.health()["models"]["swapped"]
     assert (state["version"], state["champion"]) == (first, bad)
-    assert "no scikit-learn model in skops format" in state["error"]
+    assert "Expected a scikit-learn model in skops format" in state["error"]
     assert ask(running) == 1.0
     good = stage.register("swapped", constants[1])
     wait_until(lambda: ask(running) == 2.0)
@@ -131,20 +133,19 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
 
 @pytest.mark.slow
 def test_mlflow_may_go_and_the_service_may_start_without_it(tmp_path: Path, constants: list[Path]) -> None:
-    with server(tmp_path) as uri:
-        stage = Stage(uri, tmp_path, mlflow.MlflowClient(uri))
+    with staged(tmp_path) as stage:
         stage.register(NAME, constants[0])
-        with serve(tmp_path, uri) as running:
+        with serve(tmp_path, stage.uri) as running:
             assert ask(running) == 1.0
-    with serve(tmp_path, uri) as running:
+    with serve(tmp_path, stage.uri) as running:
         assert ask(running) == 1.0
         health = running.health()
         assert (health["status"], health["mlflow"]["reachable"]) == ("degraded", False)
-        assert "does not answer" in health["mlflow"]["error"]
+        assert "is not answering" in health["mlflow"]["error"]
         assert httpx.get(f"{running.url}/ping").status_code == 200
     empty = tmp_path / "empty"
     empty.mkdir()
-    with serve(empty, uri) as running:
+    with serve(empty, stage.uri) as running:
         assert httpx.get(f"{running.url}/ping").status_code == 503
         assert running.health()["status"] == "degraded"
         assert "Served are: none" in ask(running)
@@ -195,3 +196,38 @@ def test_types_that_are_not_on_the_list_are_not_loaded(tmp_path: Path) -> None:
     skops.io.dump(model, folder / "model.skops")
     with pytest.raises(ModelUnusableError, match=r"UntrustedTypesFoundException: .*textwrap\.dedent"):
         load(folder, NAME, "1")
+
+
+@pytest.mark.slow
+def test_planted_code_is_refused_with_a_reason_and_not_run(stage: Stage, tmp_path: Path) -> None:
+    """Each plant lies in a real registry as a champion; see tests/planted.py."""
+    with serve(tmp_path, stage.uri) as running:
+        names = {kind: f"planted {kind}" for kind in REFUSALS}
+        markers = {kind: tmp_path / f"{kind}.ran" for kind in REFUSALS}
+        for kind, name in names.items():
+            stage.register(name, plant(kind, tmp_path / kind, markers[kind]))
+        wait_until(lambda: set(names.values()) <= running.health()["models"].keys())
+        found = running.health()["models"]
+        for kind, name in names.items():
+            assert re.search(REFUSALS[kind], found[name]["error"])
+            assert found[name]["version"] is None
+            answer = httpx.post(
+                f"{running.url}/models/{quote(name)}/invocations", json={"instances": ROWS.to_dict("records")}
+            )
+            assert answer.status_code == 503
+            assert re.search(REFUSALS[kind], answer.json()["message"])
+        for name in names.values():
+            stage.client.delete_registered_model(name)
+    assert not [marker.name for marker in markers.values() if marker.exists()]
+
+
+@pytest.mark.slow
+def test_code_of_one_version_never_answers_for_another(stage: Stage, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    with serve(tmp_path, stage.uri) as running:
+        for version, factor in (("1", 1), ("2", 1000)):
+            stage.register("own code", plant_code(tmp_path / version, marker, factor))
+            wait_until(lambda v=version: running.health()["models"].get("own code", {}).get("champion") == v)
+            assert running.health()["models"]["own code"]["version"] is None
+        stage.client.delete_registered_model("own code")
+    assert not marker.exists()

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,23 @@ from sklearn.linear_model import Ridge
 
 from scoring.requests import CSV, JSON, PARQUET
 from scoring.requests import read as read_request
-from serving import model, tables
+from serving import tables
 from serving.cells import convert
 from serving.errors import ServingError
 from serving.infer import infer
-from serving.profile import Column, Profile
+from serving.model import LoadedModel
+from serving.profile import Profile
 from serving.rules import MISSING, Options, Rule, Rules
 from serving.signature import Column as SignatureColumn
 from serving.signature import Signature
 from streamlit_app import tables as batch
-from streamlit_app.models import LoadedModel
+from streamlit_app.models import AppModel
 from training import data as training_data
-from training import profile, tracking
+from training import packing, profile
 from training.data import Data, load_data
 from training.preprocessing import prepare
-from training.problem import Problem, ProblemError
+from training.problem import Problem
+from training.refusals import ProblemError
 from training.tables import Table
 
 with warnings.catch_warnings():
@@ -42,8 +45,6 @@ with warnings.catch_warnings():
     import mlflow.pyfunc  # noqa: F401 - the training finds it loaded
 
 ROWS = 40
-KINDS: dict[str, Any] = {"double": "number", "string": "text", "boolean": "boolean", "datetime": "date"}
-DTYPES = {"double": "float64", "string": "object", "boolean": "bool", "datetime": "datetime64[ns]"}
 WORDS = sorted(MISSING - {""})
 BLANKS = ["", " ", "\u00a0", "\t "]
 
@@ -56,7 +57,7 @@ class Trained:
     problem: Problem
     data: Data
     signature: Signature
-    model: LoadedModel
+    model: AppModel
 
     @property
     def delimiter(self) -> str:
@@ -81,12 +82,10 @@ def train(folder: Path, content: bytes | str, name: str = "t.csv", **changes: An
     load_data.cache_clear()
     data = load_data(problem)
     found = Profile.read(json.dumps(profile.describe(problem, data), allow_nan=False))
-    logged = tracking.signature(problem, data).to_dict()
+    logged = packing.signature(problem, data).to_dict()
     signature = Signature(Signature.from_mlmodel(logged).columns, rules=found.rules)
-    columns = tuple(Column(c.name, KINDS[c.type], c.required) for c in signature.columns)
-    dtypes = {c.name: DTYPES[c.type] for c in signature.columns}
-    loaded = LoadedModel("t", "1", {}, columns, (), None, None, found, None, dtypes)
-    return Trained(content, problem, data, signature, loaded)
+    loaded = LoadedModel("t", "1", signature, None, None, found, datetime.now(UTC), 0.001)
+    return Trained(content, problem, data, signature, AppModel.of(loaded, {}, None, None))
 
 
 def by_batch(trained: Trained, content: bytes | None = None, name: str = "t.csv") -> pd.DataFrame:
@@ -586,7 +585,7 @@ def asked(trained: Trained, folder: Path) -> list[list[float]]:
     data = trained.data
     prepared = prepare(Ridge(), data.schema, scale=True, native_missing=False)
     estimator = prepared.fit(data.x_train, data.y_train)
-    tracking.save_model(estimator, str(folder), trained.problem, data)
+    packing.save_model(estimator, str(folder), trained.problem, data)
     loaded = model.load(folder, "t", "1")
     rules = loaded.signature.rules
     assert rules is not None

@@ -9,6 +9,8 @@ from pathlib import Path
 import ansible
 import pytest
 
+from serving.contract import MLFLOW_VERSION
+
 from .project import ROOT, read_yaml
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -85,13 +87,18 @@ def test_server_and_clients_have_one_mlflow_version() -> None:
         for name, package in (
             ("mlflow", "mlflow"),
             ("dev", "mlflow"),
-            ("shared", "mlflow-skinny"),
-            ("streamlit", "mlflow-skinny"),
             ("trainer", "mlflow-skinny"),
-            ("scoring", "mlflow-skinny"),
         )
     }
     assert found == {name: {wanted[1]} for name in found}
+    assert wanted[1] == MLFLOW_VERSION
+
+
+@pytest.mark.parametrize("name", ["shared", "streamlit", "scoring"])
+def test_images_that_only_ask_models_hold_no_mlflow(name: str) -> None:
+    assert not [
+        package for package in pins(ROOT / f"requirements/{name}.txt") if package.startswith("mlflow")
+    ]
 
 
 def test_every_requirements_file_is_locked() -> None:
