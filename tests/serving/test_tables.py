@@ -21,7 +21,7 @@ from sklearn.linear_model import Ridge
 
 from scoring.requests import CSV, JSON, PARQUET
 from scoring.requests import read as read_request
-from serving import tables
+from serving import model, tables
 from serving.cells import convert
 from serving.errors import ServingError
 from serving.infer import infer
