@@ -54,7 +54,6 @@ class Settings:
         max_rows: Most rows of a request.
         threads: Predictions at once, besides quick ones.
         extra_columns: `ignore` columns that the model does not know, as MLflow does, or `refuse` them.
-        trusted_types: Types that models may hold besides those of serving.contract.
     """
 
     data: Path
@@ -63,7 +62,6 @@ class Settings:
     max_rows: int = 100_000
     threads: int = 2
     extra_columns: str = "ignore"
-    trusted_types: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -89,7 +87,6 @@ class Settings:
             max_rows=int(given.get("max_rows", "100000")),
             threads=int(given.get("threads", "2")),
             extra_columns=extra,
-            trusted_types=tuple(given.get("trusted_types", "").split()),
         )
 
 
@@ -112,7 +109,7 @@ def create_app(settings: Settings, client: Client, activity: ActivityLog) -> Sta
         client: MLflow, where the models come from.
         activity: Where predictions are written down.
     """
-    store = Store(client, settings.data, settings.trusted_types)
+    store = Store(client, settings.data)
     service = Service(settings, store, activity)
 
     @asynccontextmanager

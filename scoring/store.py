@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,7 +66,6 @@ class Store:
     Args:
         client: MLflow, where they come from.
         folder: Where they are kept, by name and version, so that a start needs no MLflow.
-        trusted: Types that skops may load besides those of serving.contract.
         poll_seconds: How long between two looks at the registry.
     """
 
@@ -74,13 +73,11 @@ class Store:
         self,
         client: Client,
         folder: Path,
-        trusted: Sequence[str] = (),
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.view = View({})
         self._client = client
         self._folder = folder
-        self._trusted = trusted
         self._poll_seconds = poll_seconds
         self._failed_polls: dict[Champion, int] = {}
         self._ending = threading.Event()
@@ -152,7 +149,7 @@ class Store:
         """Load a champion beside the version that answers, and swap it in; if it fails, that one stays."""
         before = self.view.models.get(champion.name)
         try:
-            loaded = load(self._fetch(champion), champion.name, champion.version, self._trusted)
+            loaded = load(self._fetch(champion), champion.name, champion.version)
         except (ExplainedError, OSError) as error:
             _log.warning("%s version %s is not served: %s", champion.name, champion.version, error)
             if isinstance(error, ModelUnusableError):  # perhaps its files are not whole: fetch them again
@@ -230,7 +227,7 @@ class Store:
         for champion, previous in champions:
             try:
                 folder = self._home(champion.name) / quote(champion.version, safe="")
-                loaded = load(folder, champion.name, champion.version, self._trusted)
+                loaded = load(folder, champion.name, champion.version)
             except ModelUnusableError as error:
                 _log.warning(
                     "%s version %s can't be loaded from disk: %s", champion.name, champion.version, error

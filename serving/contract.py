@@ -1,5 +1,6 @@
 """What training, registry, app and REST service agree on by name: each name has its one owner here."""
 
+import os
 from typing import Final
 
 # The version of MLflow whose contract is kept: what /version answers. requirements/mlflow.in pins the server.
@@ -140,3 +141,9 @@ TRUSTED_TYPES = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
 )
+TRUSTED_TYPES_VARIABLE = "MLSTACK_TRUSTED_TYPES"  # more of them, separated by spaces, on an operator's word
+
+
+def trusted_types() -> tuple[str, ...]:
+    """List the types that skops may load in this process: the written ones, and those of the operator."""
+    return (*TRUSTED_TYPES, *os.environ.get(TRUSTED_TYPES_VARIABLE, "").split())

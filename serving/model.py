@@ -23,7 +23,7 @@ import skops.io
 import yaml
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from serving.contract import PROFILE, TRUSTED_TYPES
+from serving.contract import PROFILE, trusted_types
 from serving.errors import Field, ModelUnusableError, PredictionError, ServingError, said
 from serving.profile import Profile, Value
 from serving.signature import Signature, Table, UnsupportedSignatureError
@@ -205,19 +205,18 @@ class LoadedModel:
         )
 
 
-def load(folder: Path, name: str, version: str, trusted: Sequence[str] = ()) -> LoadedModel:
+def load(folder: Path, name: str, version: str) -> LoadedModel:
     """Load a version, and ask it for its own input example once.
 
     Args:
         folder: What MLflow wrote: MLmodel and the files that it names.
         name: The registered model.
         version: Its version.
-        trusted: Types that skops may load besides TRUSTED_TYPES.
 
     Raises:
         ModelUnusableError: It can't be loaded, or fails on its own example.
     """
-    allowed = [*TRUSTED_TYPES, *trusted]
+    allowed = trusted_types()
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
         signature = Signature.from_mlmodel(described.get("signature"))

@@ -4,7 +4,6 @@ The champion is loaded by `serving.model`, as the app and the REST service load 
 code (a pickle, a type that isn't on the written list) is never loaded. It counts as one that can't be asked.
 """
 
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,6 @@ from training.gate import Contender
 from training.predictions import Predictions, predict
 from training.registry import Registry
 
-# Types that a champion may hold besides those of serving/contract.py, separated by spaces.
-TRUSTED_TYPES_VARIABLE = "MLSTACK_TRUSTED_TYPES"
 _NAMED = 5
 
 
@@ -78,11 +75,10 @@ def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Predict
     Raises:
         ChampionError: It can't be loaded, lacks columns, or fails on these rows.
     """
-    trusted = os.environ.get(TRUSTED_TYPES_VARIABLE, "").split()
     try:
         with tempfile.TemporaryDirectory(prefix="mlstack-") as folder:
             fetched = registry.download(name, version, Path(folder))
-            champion = serving_model.load(fetched, name, version, trusted)
+            champion = serving_model.load(fetched, name, version)
             return predict(champion.estimator, x[_columns(champion.signature, x)])
     except ChampionError:
         raise

@@ -14,10 +14,10 @@ from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
 
-from serving.contract import CHAMPION
+from serving.contract import CHAMPION, TRUSTED_TYPES_VARIABLE
 from tests.planted import REFUSALS, plant
 from tests.stage import save
-from training.challenge import TRUSTED_TYPES_VARIABLE, ChampionError, ask
+from training.challenge import ChampionError, ask
 from training.registry import Registry
 from training.train_all_models import main
 
