@@ -30,6 +30,7 @@ from serving.client import Client
 from serving.contract import MLFLOW_VERSION
 from serving.errors import Field as BadField
 from serving.errors import ServingError, bad_fields, too_large, unsupported
+from serving.memory import release
 from serving.model import LoadedModel
 
 _INLINE_BYTES = 16 * 1024  # up to this, and for a quick model, a thread would take longer than the answer
@@ -285,9 +286,15 @@ class Service:
             if len(body) <= _HEAVY_BYTES:
                 return await loop.run_in_executor(self._pool, self._predict, model, kind, body, style)
             async with self._heavy:
-                return await loop.run_in_executor(self._pool, self._predict, model, kind, body, style)
+                return await loop.run_in_executor(self._pool, self._predict_large, model, kind, body, style)
         finally:
             self._waiting -= 1
+
+    def _predict_large(self, model: LoadedModel, kind: str, body: bytes, style: _Style) -> bytes:
+        try:
+            return self._predict(model, kind, body, style)
+        finally:
+            release()
 
     def _predict(self, model: LoadedModel, kind: str, body: bytes, style: _Style) -> bytes:
         started = time.perf_counter()

@@ -1,6 +1,8 @@
 """What is frozen while it is in use must not stay for ever."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 
@@ -39,3 +41,20 @@ def test_a_model_that_was_replaced_goes_although_it_was_frozen() -> None:
     assert gone() is not None  # frozen, so it takes the next one
     settle()
     assert gone() is None
+
+
+def test_what_arrow_freed_goes_back_to_the_system() -> None:
+    """In a process of its own, whose memory nothing else touches."""
+    program = """
+import re, pyarrow as pa
+from pathlib import Path
+from serving.memory import release
+pss = lambda: int(re.search(r"^Pss: +(\\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[1]) / 1024
+parts = [pa.array([b"x" * 1000] * 1000) for _ in range(100)]
+del parts
+before = pss()
+release()
+print(before - pss())
+"""
+    freed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(freed.stdout) > 40
