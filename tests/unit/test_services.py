@@ -69,7 +69,7 @@ ENTRY = """\
     reaches: [mlflow]
 
 """
-BEFORE = "  # The next two are put there by playbooks/workers.yml"
+BEFORE = "  # The next two are deployed by playbooks/workers.yml"
 TABLE = "group_vars/all/services.yml"
 
 # What follows from the table, as the roles see it on the host of the platform.
