@@ -121,7 +121,7 @@ def test_move_waits_for_no_training(host: Host, playbook: Playbook) -> None:
     finally:
         host.check_output("systemctl stop trainer@manual")
     assert refused.returncode != 0
-    assert "trainer@manual.service is running" in said(refused)
+    assert "trainer@manual.service is running: expected none" in said(refused)
 
 
 def test_move_that_fails_leaves_sqlite_running_and_postgresql_empty(host: Host, playbook: Playbook) -> None:
