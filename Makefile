@@ -1,4 +1,4 @@
-# mlstack: `make` lists what there is. Every target does its own set-up (scripts/setup.sh).
+# mlstack: `make` lists the targets. Every target does its own set-up (scripts/setup.sh).
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -37,7 +37,7 @@ sandbox-down: ## Remove the sandbox's containers, networks and volumes, and noth
 	else echo 'No Docker engine answers, so there is no sandbox to remove.'; fi
 
 .PHONY: setup
-setup: ## What ansible-playbook needs, for AWS or a server of your own
+setup: ## Install what ansible-playbook needs, for AWS or your own server
 	@$(setup) control ssh
 
 .PHONY: dev
@@ -52,13 +52,13 @@ jobs := .venv/bin/python scripts/jobs.py
 scenarios := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
 SCENARIOS ?= $(scenarios:molecule-%=%)
 units := $(patsubst tests/%/,unit-%,$(filter-out tests/provision/ tests/sandbox/,$(sort $(dir $(wildcard tests/*/test_*.py)))))
-# What takes long starts first, so that it is not left over at the end; and hosts are made from images that are made once.
+# Long jobs start first, so that none is left over at the end; the hosts' images are built once.
 long := test-provision molecule-default molecule-workers test-sandbox molecule-server
 planned = $(patsubst molecule-%,molecule-%:images,$(patsubst test-sandbox,test-sandbox:images, \
   $(filter $(1),$(long)) $(filter-out $(long),$(1))))
 
 .PHONY: test
-test: setup-test ## All the tests (make -k test goes on after a job that fails)
+test: setup-test ## All tests (make -k test continues after a failed job)
 	@$(jobs) images $(call planned,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
 
 .PHONY: test-fast
@@ -88,7 +88,7 @@ $(units): unit-%: setup-dev
 	pytest -q -m 'not provision and not sandbox' tests/$*
 
 .PHONY: test-quick
-test-quick: setup-dev ## Those of them that are quick
+test-quick: setup-dev ## The quick ones among them
 	pytest -q -m 'not provision and not sandbox and not slow'
 
 .PHONY: test-provision
@@ -135,5 +135,5 @@ lock: ## Compile requirements/*.in to hashed locks (UPGRADE=1 takes the newest v
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 .PHONY: clean
-clean: ## Remove what was built here: .venv, caches, `make dev`'s data (not the sandbox: see sandbox-down)
+clean: ## Remove everything built here: .venv, caches, `make dev`'s data (not the sandbox: see sandbox-down)
 	rm -rf .venv .cache .dev .mypy_cache .pytest_cache .ruff_cache .ansible

@@ -1,7 +1,7 @@
 """Run make targets side by side and end with a table: jobs.py TARGET[:NEEDED]...
 
-They start in the order given, each after what it needs. What a target prints goes to a log, whose end is
-shown if it fails. After a failure no more targets are started; under `make -k` all are that can be.
+They start in the order given, each after what it needs. A target's output goes to a log, whose end is shown
+if it fails. After a failure no more targets are started; under `make -k` all are that can be.
 """
 
 import os
@@ -38,13 +38,13 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where what it prints goes."""
+        """Where its output goes."""
         return LOGS / f"{self.target}.log"
 
     def run(self) -> None:
         """Run it to its end."""
         began = time.monotonic()
-        # Not this make's options: a -k is about jobs, and its jobs are not to be shared.
+        # Without this make's options: -k concerns our jobs, and its job slots are not to be shared.
         environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
         with self.log.open("wb") as log:
             done = subprocess.run(  # noqa: S603 - a target of the Makefile here
@@ -59,7 +59,7 @@ class Job:
         self.result = "FAILED" if done.returncode else "passed"
 
     def tests(self) -> str:
-        """Add up the tests that its log tells of."""
+        """Add up the tests that its log reports."""
         counts: Counter[str] = Counter()
         for number, what in TESTS.findall(self.log.read_text(errors="replace")) if self.result else []:
             counts[what] += int(number)
@@ -78,7 +78,7 @@ def run_all(jobs: list[Job], at_once: int, *, keep_going: bool) -> None:
     Args:
         jobs: In the order in which they are to start.
         at_once: How many may run at the same time.
-        keep_going: Start jobs after one has failed, too.
+        keep_going: Start jobs even after one has failed.
     """
     running: dict[Future[None], Job] = {}
     with ThreadPoolExecutor(at_once) as pool:
@@ -100,7 +100,7 @@ def run_all(jobs: list[Job], at_once: int, *, keep_going: bool) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the targets and print what came of them.
+    """Run the targets and print their results.
 
     Returns:
         The exit status: 0 if all have passed.
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     jobs = [Job(target, needed.split()) for target, _, needed in (word.partition(":") for word in arguments)]
     LOGS.mkdir(parents=True, exist_ok=True)
-    # One more than there are processors: for half of their time jobs wait for hosts and services.
+    # One more than there are processors: jobs spend half their time waiting for hosts and services.
     at_once = int(os.environ.get("AT_ONCE") or (os.cpu_count() or 1) + 1)
     run_all(jobs, at_once, keep_going=bool(re.match("[a-z]*k", os.environ.get("MAKEFLAGS", ""))))
 

@@ -93,7 +93,7 @@ def test_server_on_sqlite_is_filled(host: Host, filled: Path) -> None:
         (CONVERGE, "mlflow_database_host=127.0.0.2", "port 5432 failed: Connection refused"),
         (CONVERGE, "mlflow_database_name=nosuch", 'database "nosuch" does not exist'),
         (CONVERGE, "mlflow_database_sslmode=disable", "no encryption"),
-        (CONVERGE, "mlflow_database_password=", "needs mlflow_database_host and mlflow_database_password"),
+        (CONVERGE, "mlflow_database_password=", "expected mlflow_database_host and mlflow_database_password"),
         (
             CONVERGE,
             "mlflow_port=5000",
@@ -121,7 +121,7 @@ def test_move_waits_for_no_training(host: Host, playbook: Playbook) -> None:
     finally:
         host.check_output("systemctl stop trainer@manual")
     assert refused.returncode != 0
-    assert "trainer@manual.service is running" in said(refused)
+    assert "trainer@manual.service is running: expected none" in said(refused)
 
 
 def test_move_that_fails_leaves_sqlite_running_and_postgresql_empty(host: Host, playbook: Playbook) -> None:

@@ -101,9 +101,9 @@ def test_memory_is_shared_out_among_the_processes() -> None:
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        ({"dask_scheduler_host": ""}, "run it without --limit"),
-        ({"dask_worker_host": ""}, "dask_worker_host is empty"),
-        ({"dask_worker_memory": "1g"}, "dask_worker_memory = 1g: leaves 192 MiB for each of 4 processes"),
+        ({"dask_scheduler_host": ""}, "Run it without --limit"),
+        ({"dask_worker_host": ""}, "dask_worker_host is empty: expected an address"),
+        ({"dask_worker_memory": "1g"}, "plus 256 MiB; got 192 MiB for each of 4 (dask_worker_processes)"),
     ],
 )
 def test_worker_that_cannot_work_is_refused(variables: dict[str, str], named: str) -> None:

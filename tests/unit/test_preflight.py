@@ -1,4 +1,4 @@
-"""Bad input is refused before the first change, by variable, value, what is allowed, and the file to edit."""
+"""Bad input is refused before the first change, by variable, value, what was expected, and file to edit."""
 
 from __future__ import annotations
 
@@ -40,48 +40,48 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "image_build_ca_bundle": "/nowhere/ca.pem",
         },
         [
-            "mlstack_data_dir = var/lib/mlstack: allowed is an absolute path",
-            "data_volume_mount = var/lib/mlstack: allowed is an absolute path",
-            "data_volume_id = vol_1: allowed is the id of an EBS volume",
-            "data_volume_device = sdb: allowed is the path of a device",
-            "streamlit_port = 8501: is taken by mlflow_port",
-            "streamlit_public_port = 70000: allowed are 1 to 65535",
-            "scoring_port = 8501: is taken by streamlit_port",
-            "scoring_memory = 1t: allowed is a number with m or g",
-            "scoring_log_days = 0: allowed is a whole number, from 1",
-            "mlflow_memory = 768: allowed is a number with m or g",
-            "trainer_memory = lots: allowed is a number with m or g",
-            "trainer_time_limit = 0: allowed is a number of seconds",
-            "trainer_schedule_model = svc;knn: allowed are names with commas, or all",
-            "trainer_backend = dask: allowed are local, and dask://HOST:PORT",
-            "dask_port = 0: allowed are 1 to 65535",
-            "dask_worker_memory = 4gb: allowed is a number with m or g",
-            "mlflow_artifacts = gs://bucket: allowed are s3://BUCKET/PREFIX, and local",
-            "image_build_ca_bundle = /nowhere/ca.pem: there is no such file",
+            "mlstack_data_dir = var/lib/mlstack: expected an absolute path",
+            "data_volume_mount = var/lib/mlstack: expected an absolute path",
+            "data_volume_id = vol_1: expected the ID of an EBS volume",
+            "data_volume_device = sdb: expected the path of a device",
+            "streamlit_port = 8501: expected a free port; mlflow_port has the same one",
+            "streamlit_public_port = 70000: expected a port, 1 to 65535",
+            "scoring_port = 8501: expected a free port; streamlit_port has the same one",
+            "scoring_memory = 1t: expected a number followed by m or g",
+            "scoring_log_days = 0: expected a whole number, 1 or more",
+            "mlflow_memory = 768: expected a number followed by m or g",
+            "trainer_memory = lots: expected a number followed by m or g",
+            "trainer_time_limit = 0: expected a number of seconds",
+            "trainer_schedule_model = svc;knn: expected names separated by commas, or all",
+            "trainer_backend = dask: expected local or dask://HOST:PORT",
+            "dask_port = 0: expected a port, 1 to 65535",
+            "dask_worker_memory = 4gb: expected a number followed by m or g",
+            "mlflow_artifacts = gs://bucket: expected s3://BUCKET/PREFIX, or local",
+            "image_build_ca_bundle = /nowhere/ca.pem: expected a file on this machine; there is none",
         ],
     ),
     "no archive to load": (
         {"image_source": "archive"},
-        ["image_archive is empty, and image_source = archive: allowed is the path"],
+        ["image_archive is empty: image_source = archive; expected the path"],
     ),
     "an archive that is not there": (
         {"image_source": "archive", "image_archive": "/nowhere/images.tar"},
-        ["image_archive = /nowhere/images.tar: there is no such file"],
+        ["image_archive = /nowhere/images.tar: expected a file on this machine; there is none at that path"],
     ),
     "no registry to pull from": (
         {"image_source": "ecr", "image_credential_helper": "a b"},
         [
-            "image_registry is empty, and image_source = ecr: allowed is the address of a registry",
-            "image_credential_helper = a b: allowed is the NAME of a program docker-credential-NAME",
+            "image_registry is empty: image_source = ecr; expected the address of a registry",
+            "image_credential_helper = a b: expected the NAME of a program docker-credential-NAME",
         ],
     ),
     "no address of a registry": (
         {"image_source": "ecr", "image_registry": "https://registry.example.org/"},
-        ["image_registry = https://registry.example.org/: allowed is a host name, with a port if need be"],
+        ["image_registry = https://registry.example.org/: expected a host name, with a port if needed"],
     ),
     "a login that is for another registry": (
         {"image_source": "ecr", "image_registry": "registry.example.org:5000"},
-        ["image_credential_helper = ecr-login: logs in to registries of AWS only"],
+        ["image_credential_helper = ecr-login: expected a registry on AWS, not image_registry = registry"],
     ),
     "half of a database": (
         {
@@ -92,26 +92,26 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "mlflow_database_sslmode": "verify-full",
         },
         [
-            "mlflow_database_password is empty: mlflow_backend = postgresql needs it",
-            "mlflow_database_host = me@db.example: allowed is a host name",
-            "mlflow_database_port = 0: allowed are 1 to 65535",
-            "mlflow_database_name = ml flow: allowed are letters",
-            "mlflow_database_sslmode = verify-full: needs mlflow_database_ca_bundle",
+            "mlflow_database_password is empty: expected a value, because mlflow_backend = postgresql",
+            "mlflow_database_host = me@db.example: expected a host name",
+            "mlflow_database_port = 0: expected a port, 1 to 65535",
+            "mlflow_database_name = ml flow: expected letters",
+            "mlflow_database_sslmode = verify-full: expected mlflow_database_ca_bundle",
         ],
     ),
     "no folder of problems": (
         {"trainer_problems_dir": "/nowhere"},
-        ["trainer_problems_dir = /nowhere: /nowhere is no folder on this machine"],
+        ["trainer_problems_dir = /nowhere: expected a folder on this machine", "/nowhere is not a folder"],
     ),
     "a folder without problems": (
         {"trainer_problems_dir": "roles/docker"},
-        ["roles/docker is a folder without problem files (*.yaml)"],
+        ["roles/docker has no problem files (*.yaml)"],
     ),
     "no such database": (
         {"mlflow_backend": "mysql", "mlflow_database_sslmode": "on"},
         ["sqlite, postgresql, got: mysql", "verify-full, got: on"],
     ),
-    "no such cloud": ({"mlstack_cloud": "moon"}, ["mlstack_cloud = moon: allowed are aws, and none"]),
+    "no such cloud": ({"mlstack_cloud": "moon"}, ["mlstack_cloud = moon: expected aws, or none"]),
     "no such filesystem": (
         {"data_volume_filesystem": "zfs"},
         ["data_volume_filesystem must be one of: ext4, xfs, got: zfs", "roles/data_volume/meta"],
@@ -166,7 +166,7 @@ def test_password_is_not_shown(tmp_path: Path) -> None:
     }
     run = play("playbooks/preflight.yml", *SERVER, *extra(variables), "-vvv", home=tmp_path)
     assert run.returncode != 0
-    assert "mlflow_database_password: has white space at an end" in run.said
+    assert "mlflow_database_password: expected one line without white space at either end" in run.said
     shown = run.output.replace(json.dumps(variables), "")  # -vvv repeats the command line
     assert "a-secret" not in shown
 

@@ -26,7 +26,7 @@ FILES = {
     "roles/echo/meta/argument_specs.yml": """\
 argument_specs:
   main:
-    short_description: A service that says what it is told
+    short_description: A service that repeats what it hears
     options:
       echo_port: {description: Port on the host., type: int, default: 8600}
       echo_memory: {description: Memory limit., type: str, default: 64m}
@@ -34,7 +34,7 @@ argument_specs:
 """,
     "roles/echo/templates/preflight.j2": """\
 {% if echo_words | int > 5 %}
-echo_words = {{ echo_words }}: allowed are 0 to 5
+echo_words = {{ echo_words }}: expected 0 to 5
 {% endif %}
 """,
     "roles/echo/tasks/main.yml": """\
@@ -69,7 +69,7 @@ ENTRY = """\
     reaches: [mlflow]
 
 """
-BEFORE = "  # The next two are put there by playbooks/workers.yml"
+BEFORE = "  # The next two are deployed by playbooks/workers.yml"
 TABLE = "group_vars/all/services.yml"
 
 # What follows from the table, as the roles see it on the host of the platform.
@@ -201,10 +201,10 @@ def test_each_daemon_is_checked_on_the_host(follows: dict[str, Any]) -> None:
         (
             {"echo_port": 5000, "echo_memory": "1t", "echo_cpus": "two", "echo_words": 6},
             [
-                "echo_port = 5000: is taken by mlflow_port",
-                "echo_memory = 1t: allowed is a number with m or g",
-                "echo_cpus = two: allowed is a number of processors",
-                "echo_words = 6: allowed are 0 to 5",
+                "echo_port = 5000: expected a free port; mlflow_port has the same one",
+                "echo_memory = 1t: expected a number followed by m or g",
+                "echo_cpus = two: expected a number of processors",
+                "echo_words = 6: expected 0 to 5",
             ],
         ),
         ({"echo_words": "many"}, ["'echo_words'", "many", "roles/echo/meta/argument_specs.yml"]),
@@ -258,14 +258,14 @@ def test_a_team_extends_the_table_in_its_settings() -> None:
 @pytest.mark.parametrize(
     ("entry", "refused"),
     [
-        ({"name": "mlflow"}, "mlflow is the name of more than one service"),
-        ({"reaches": ["mlfow"]}, "reports reaches mlfow, which is no service; allowed are mlflow, streamlit"),
-        ({"reaches": ["cloud"]}, "reports reaches cloud, and has no address"),
+        ({"name": "mlflow"}, "mlflow: expected unique names; more than one service has this one"),
+        ({"reaches": ["mlfow"]}, "reports: reaches mlfow: expected one of mlflow, streamlit"),
+        ({"reaches": ["cloud"]}, "reports: reaches cloud: expected a fixed address"),
         (
             {"ports": {"a": 1, "b": 2}, "public_ports": {"c": 3}},
-            "reports has 2 ports and 1 public_ports; allowed are as many",
+            "reports: expected as many public_ports as ports, or none; it has 2 ports and 1 public_ports",
         ),
-        ({"memory": ""}, "reports_memory = : allowed is a number with m or g"),
+        ({"memory": ""}, "reports_memory = : expected a number followed by m or g"),
     ],
 )
 def test_entry_that_cannot_be_is_refused(entry: dict[str, Any], refused: str) -> None:
@@ -279,10 +279,10 @@ def test_port_of_a_service_that_is_not_there_is_free() -> None:
     def clashes(**variables: Any) -> list[str]:
         seen = platform(mlflow_port=8786, dask_port=8786, folder=str(ROOT / "roles"), **variables)
         found = render("query('role_problems', 'preflight', folder=folder)", seen)
-        return [line for line in found if "is taken by" in line]
+        return [line for line in found if "expected a free port" in line]
 
     assert clashes() == []
-    assert clashes(groups=WORKERS) == ["dask_port = 8786: is taken by mlflow_port; allowed is any other"]
+    assert clashes(groups=WORKERS) == ["dask_port = 8786: expected a free port; mlflow_port has the same one"]
 
 
 def test_services_that_reach_mlflow_start_after_it() -> None:
