@@ -1,4 +1,4 @@
-"""What a process that serves models does about its memory. The standard library only: the app uses it too."""
+"""Memory management of a process that serves models, with the standard library alone."""
 
 import contextlib
 import ctypes
@@ -6,10 +6,10 @@ import gc
 
 
 def settle() -> None:
-    """Let what is loaded now stay, and give back what it took to load it.
+    """Freeze what is loaded, and return the memory that loading took.
 
-    Garbage collection looks through libraries and models no more, which stops all threads for 0.1 s or more.
-    glibc keeps what was freed for later, some 20 MiB after a forest; other C libraries know no such call.
+    Garbage collection then skips libraries and models; scanning them stops all threads for 0.1 s or more.
+    glibc keeps freed memory, some 20 MiB after a forest; other C libraries lack this call.
     """
     gc.unfreeze()
     gc.collect()
