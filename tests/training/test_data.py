@@ -301,9 +301,9 @@ WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
         r"expected 2 values in every row; got 3 in row 3 \(the header is row 1\)\. Put values that hold",
     ),
     ("no encoding", b"a,left\n" + b"\x9d,x\n" * 20, {}, r"people\.csv: expected text in cp1252"),
-    ("zip", b"PK\x03\x04....", {}, r"this is a ZIP archive or an Excel sheet"),
-    ("gzip", b"\x1f\x8b....", {}, r"this is compressed by gzip"),
-    ("parquet", b"PAR1....", {}, r"this is a Parquet file; write 'source: parquet'"),
+    ("zip", b"PK\x03\x04....", {}, r"expected csv; got a ZIP archive or an Excel sheet"),
+    ("gzip", b"\x1f\x8b....", {}, r"expected csv; got compressed by gzip"),
+    ("parquet", b"PAR1....", {}, r"expected csv; got a Parquet file; write 'source: parquet'"),
     (
         "missing target",
         people().assign(left=["yes", None] * 100),
