@@ -39,7 +39,7 @@ _MEMINFO = Path("/proc/meminfo")
 # First bytes of files that aren't CSV, whatever their names.
 _NO_CSV = {
     b"PAR1": "a Parquet file; write 'source: parquet'",
-    b"\x1f\x8b": "compressed by gzip; unpack it, or keep the table as Parquet",
+    b"\x1f\x8b": "a gzip file; unpack it, or keep the table as Parquet",
     b"PK\x03\x04": "a ZIP archive or an Excel sheet; save it as CSV",
 }
 _CREDENTIALS = (

@@ -302,7 +302,7 @@ WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
     ),
     ("no encoding", b"a,left\n" + b"\x9d,x\n" * 20, {}, r"people\.csv: expected text in cp1252"),
     ("zip", b"PK\x03\x04....", {}, r"expected csv; got a ZIP archive or an Excel sheet"),
-    ("gzip", b"\x1f\x8b....", {}, r"expected csv; got compressed by gzip"),
+    ("gzip", b"\x1f\x8b....", {}, r"expected csv; got a gzip file"),
     ("parquet", b"PAR1....", {}, r"expected csv; got a Parquet file; write 'source: parquet'"),
     (
         "missing target",
