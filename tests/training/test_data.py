@@ -298,7 +298,7 @@ WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
         "ragged",
         "a,left\n1,x\n1,x,3\n",
         {},
-        r"expected 2 values in every row; got 3 in row 3 \(the header is row 1\)\. Put values that hold",
+        r"expected 2 values in every row; got 3 in row 3 \(the header is row 1\)\. Quote values that contain",
     ),
     ("no encoding", b"a,left\n" + b"\x9d,x\n" * 20, {}, r"people\.csv: expected text in cp1252"),
     ("zip", b"PK\x03\x04....", {}, r"expected csv; got a ZIP archive or an Excel sheet"),
