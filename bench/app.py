@@ -75,7 +75,7 @@ async def main() -> int:
 
 
 async def _visit(browser: Browser, url: str, model: str) -> Page:
-    """Open the app as someone new, until the form can be sent."""
+    """Open the app as a new visitor, until the form can be sent."""
     page = await (await browser.new_context(viewport={"width": 1280, "height": 900})).new_page()
     await page.goto(f"{url}/?model={model}", timeout=_PATIENCE_MS)
     await expect(page.get_by_test_id(_ASK)).to_be_visible(timeout=_PATIENCE_MS)
@@ -83,7 +83,7 @@ async def _visit(browser: Browser, url: str, model: str) -> Page:
 
 
 async def _click(page: Page, turn: int) -> float:
-    """Ask about another row; return the seconds until its answer is there."""
+    """Predict another row; return the seconds until its answer is there."""
     await page.get_by_text("Type exact values").click()
     field = page.get_by_role("spinbutton").first
     await expect(field).to_be_editable(timeout=_PATIENCE_MS)

@@ -48,12 +48,14 @@ _START_SECONDS = 300
 
 
 def main() -> int:
-    """Measure both and print what came out."""
+    """Measure both and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5, help="of each round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="for each of the two (default: %(default)s)")
     parser.add_argument(
-        "--algorithm", default="logistic_regression", help="of the zoo (default: %(default)s)"
+        "--algorithm",
+        default="logistic_regression",
+        help="algorithm to train and serve (default: %(default)s)",
     )
     options = parser.parse_args()
     prepare_process()
@@ -116,7 +118,7 @@ def _one_row(model: LoadedModel) -> bytes:
 
 @contextlib.contextmanager
 def _process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
-    """Run a server on a free port until it is no longer needed; yields the port once it answers."""
+    """Run a server on a free port until it is no longer needed; yield the port once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -153,7 +155,7 @@ def _ask(port: int, body: bytes) -> object:
 
 
 def _load(port: int, body: bytes, seconds: float) -> list[float]:
-    """Ask over all connections, each again as soon as it has its answer; returns how long each answer took.
+    """Send requests over all connections, one at a time on each; return how long each answer took.
 
     One thread and bare sockets: about 20 µs of work a request, so that it is not what is measured.
     """
@@ -209,7 +211,7 @@ def _print(ours: list[float], theirs: list[float], seconds: float) -> None:
 
 
 def _print_parts(model: LoadedModel, body: bytes, whole: float) -> None:
-    """Where a request's time goes, each part measured alone in this process."""
+    """Print the time of each part of a request, measured alone in this process."""
     content = orjson.loads(body)["dataframe_split"]["data"]
     asked = requests.read(body, requests.JSON, model.signature, 1000)
     frame = model.signature.frame(asked.table)

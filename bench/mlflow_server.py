@@ -22,7 +22,7 @@ _START_SECONDS = 120
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """Run a server that keeps everything in a folder; yields its URI."""
+    """Run a server that keeps everything in a folder; yield its URI."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -92,7 +92,7 @@ def _train(folder: Path, uri: str, rows: int, algorithms: tuple[str, ...], proce
 
 
 def _make_problem(folder: Path, name: str, rows: int) -> None:
-    """Write a table of two classes that some of its columns tell apart, with noise."""
+    """Write a table of two classes that some of its columns separate, with noise."""
     random = np.random.default_rng(0)
     x = random.normal(size=(rows, _COLUMNS))
     signal = x[:, :5].sum(axis=1) + x[:, 5] * x[:, 6] + random.normal(0, 2, rows)

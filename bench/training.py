@@ -141,7 +141,7 @@ def _script(code: str, *arguments: str) -> list[str]:
 
 
 def _engine(uri: str) -> list[str]:
-    """One command with the union of both lists: each problem takes those of its task, and its baseline."""
+    """Return one command for both lists: each problem takes those of its task, and its baseline."""
     return [
         *(sys.executable, "-m", "training.train_all_models", "--tracking-uri", uri),
         *("--problem", ",".join(_MODELS), "--model", ",".join(_MODELS.values())),

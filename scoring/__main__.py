@@ -21,7 +21,7 @@ _SWITCH_SECONDS = 0.001  # while a thread loads a model, requests get the interp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until the process is told to end.
+    """Serve until the process receives a signal to stop.
 
     Args:
         argv: Command line, without the program's name.

@@ -36,14 +36,14 @@ _TYPES: dict[str, dict[str, Any]] = {
 }
 _ANY = {"type": ["number", "string", "boolean", "null"]}
 _REFUSALS = {
-    "400": "The body can't be read, or does not fit the model; `fields` names what is wrong, and where.",
-    "404": "No such model; the message lists those that there are.",
-    "408": "The body came too slowly.",
+    "400": "The body can't be read or doesn't fit the model; `fields` names what is wrong, and where.",
+    "404": "No such model; the message lists those that are served.",
+    "408": "The body arrived too slowly.",
     "413": "Too many bytes, rows or columns.",
-    "415": "Another media type, charset or encoding than those that are read.",
-    "429": "Too many at once.",
-    "500": "The model or the service failed; the service's log says why.",
-    "503": "The models are being loaded, or this one can't be.",
+    "415": "The media type, charset or encoding is not supported.",
+    "429": "Too many requests at once.",
+    "500": "The model or the service failed; see the service's log.",
+    "503": "The models are still being loaded, or this one can't be loaded.",
 }
 _HEADERS = {
     "mlstack-model": {"description": "The registered model that answered.", "schema": {"type": "string"}},
@@ -55,34 +55,37 @@ def describe(models: Sequence[LoadedModel], default: str | None, max_rows: int) 
     """Describe the service.
 
     Args:
-        models: What is loaded.
+        models: The loaded models.
         default: The model of `/invocations`, if there is one.
-        max_rows: Most rows of a request.
+        max_rows: The most rows of a request.
     """
     asked = next((model for model in models if model.name == default), None)
-    paths = {"/invocations": _invocations("Ask as MLflow's scoring server is asked", asked, max_rows)}
+    paths = {"/invocations": _invocations("Predict, as with MLflow's scoring server", asked, max_rows)}
     for model in models:
         name = quote(model.name, safe="")
         paths[f"/models/{name}/invocations"] = _invocations(
-            f"Ask {model.name}, version {model.version}", model, max_rows, answer="NamedAnswer"
+            f"Predict with {model.name}, version {model.version}", model, max_rows, answer="NamedAnswer"
         )
         paths[f"/endpoints/{name}/invocations"] = _invocations(
-            f"Ask {model.name} as a SageMaker endpoint is asked", model, max_rows, error="SageMakerError"
+            f"Predict with {model.name}, as with a SageMaker endpoint",
+            model,
+            max_rows,
+            error="SageMakerError",
         )
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "mlstack scoring",
             "version": "1",
-            "description": "The champion of each registered model. It changes by itself when another version"
-            " is promoted; the headers of each answer say which one it came from.",
+            "description": "The champion of each registered model. It changes automatically when another"
+            " version is promoted; the headers of each answer name the version that gave it.",
         },
         "paths": paths
         | {
-            "/ping": _get("Does a model answer?", "Yes.", None, {"503": "No model is loaded."}),
+            "/ping": _get("Is a model ready?", "Yes.", None, {"503": "No model is loaded."}),
             "/health": _get(
-                "How is it?",
-                "It answers, perhaps with an older version than it should.",
+                "What state is the service in?",
+                "Models answer, perhaps with older versions than they should.",
                 _ref("Health"),
                 {
                     "503": (
@@ -91,8 +94,8 @@ def describe(models: Sequence[LoadedModel], default: str | None, max_rows: int) 
                     )
                 },
             ),
-            "/version": _get("Whose contract is it?", "The version of MLflow.", None),
-            "/models": _get("What is served?", "The models.", _ref("Models")),
+            "/version": _get("Which MLflow version does it follow?", "The version.", None),
+            "/models": _get("Which models are served?", "The models.", _ref("Models")),
         },
         "components": {"schemas": _SCHEMAS},
     }
@@ -161,9 +164,9 @@ def _body(model: LoadedModel | None, max_rows: int) -> dict[str, Any]:
     }
     forms: dict[str, tuple[dict[str, Any], str]] = {
         "dataframe_split": (split, "`DataFrame.to_dict('split')`"),
-        "dataframe_records": ({"type": "array", "items": record, **rows}, "A row each"),
-        "instances": ({"type": "array", "items": record, **rows}, "A row each"),
-        "inputs": (by_column, "A column each, all of one length"),
+        "dataframe_records": ({"type": "array", "items": record, **rows}, "One object per row"),
+        "instances": ({"type": "array", "items": record, **rows}, "One object per row"),
+        "inputs": (by_column, "One list per column, all of the same length"),
     }
     params = {"params": {"type": "object"}}
     return {
@@ -204,7 +207,7 @@ def _csv_example(model: LoadedModel) -> str:
 def _get(
     summary: str, good: str, schema: dict[str, Any] | None, bad: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    def response(what: Any) -> dict[str, Any]:  # noqa: ANN401 - a text, or a text and a schema
+    def response(what: Any) -> dict[str, Any]:  # noqa: ANN401 - text, or text and a schema
         text, content = what if isinstance(what, tuple) else (what, None)
         return {"description": text, "content": {JSON: {"schema": content} if content else {}}}
 

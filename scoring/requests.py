@@ -1,6 +1,6 @@
-"""From a request's body to the table that the model is asked with, as MLflow's scoring server reads it.
+"""From a request's body to the table for the model, read as MLflow's scoring server reads it.
 
-A body is a caller's, so each way in has a bound on what it may grow to in memory.
+A body comes from a caller, so each format has a bound on what it may grow to in memory.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
-_MOST_COLUMNS = 10_000  # more than this, or ten times the model's, is no table for it
+_MOST_COLUMNS = 10_000  # more than this, or ten times the model's, is refused
 _MOST_BAD = 100  # values of a column that are named
 _MOST_PARTS = 200_000  # entries of a list in a Parquet file's own description
 _MOST_BYTES = 128 * 1024 * 1024  # of a Parquet file, unpacked
-# What a CSV may be said to be in, by the names of the web. It is never guessed: nobody would see that.
+# Charsets that a CSV may declare, by their names on the web. Never guessed: a wrong guess shows nowhere.
 _CHARSETS = {
     "utf-8": "utf-8",
     "utf8": "utf-8",
@@ -39,7 +39,7 @@ _CHARSETS = {
     "latin1": "cp1252",
 }
 _MOST_TEXT = 64 * 1024  # characters of one value in a Parquet file, where repeating costs nothing
-_ONE_OF = f"The body must be a JSON object with exactly one of {', '.join(f'`{form}`' for form in FORMS)}"
+_ONE_OF = f"Expected a JSON object with exactly one of {', '.join(f'`{form}`' for form in FORMS)}"
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Request:
 
 
 def media_type(header: str | None) -> str:
-    """What a body is said to be; JSON if it is not said. A CSV's charset stays with it.
+    """Return the media type of a body, with a CSV's charset; JSON if there is no header.
 
     Raises:
-        ServingError: Nothing that can be read.
+        ServingError: The media type, charset or a parameter isn't supported.
     """
     if not header:
         return JSON
@@ -68,20 +68,20 @@ def media_type(header: str | None) -> str:
     charset = parameters.pop("charset", "utf-8")
     if charset not in _CHARSETS or (kind != CSV and _CHARSETS[charset] != "utf-8"):
         others = f" A CSV may also be in {', '.join(list(_CHARSETS)[2:])}." if kind == CSV else ""
-        raise unsupported(f"Only UTF-8 is read: send the body in it, and `charset=utf-8` or none.{others}")
+        raise unsupported(f"Expected a body in UTF-8; got another charset. Send it in UTF-8.{others}")
     if parameters:
         raise unsupported(
-            f"The content type has parameters other than charset: {', '.join(parameters)[:200]}."
+            f"Expected no parameter but charset in the content type; got {', '.join(parameters)[:200]}."
         )
     if kind not in (JSON, CSV, PARQUET):
-        raise unsupported(f"The content type {kind[:100]!r} is not read. Send {JSON}, {CSV} or {PARQUET}.")
+        raise unsupported(f"Expected {JSON}, {CSV} or {PARQUET}; got content type {kind[:100]!r}.")
     return kind if _CHARSETS[charset] == "utf-8" else f"{kind};charset={charset}"
 
 
 def read(
     body: bytes, kind: str, signature: Signature, max_rows: int, *, headless_csv: bool = False
 ) -> Request:
-    """Reads a body.
+    """Read a body.
 
     Args:
         body: What was sent.
@@ -91,7 +91,7 @@ def read(
         headless_csv: Whether a CSV without a header has the model's columns in its order (SageMaker's way).
 
     Raises:
-        ServingError: It can't be read, or does not fit the model.
+        ServingError: It can't be read, or doesn't fit the model.
     """
     if kind == JSON:
         return _read_json(body, signature, max_rows)
@@ -102,7 +102,7 @@ def read(
 
 
 def _too_many_rows(max_rows: int) -> ServingError:
-    return too_large(f"More than {max_rows} rows were sent. Send them in several requests.")
+    return too_large(f"Expected at most {max_rows} rows; got more. Send them in several requests.")
 
 
 def _read_json(body: bytes, signature: Signature, max_rows: int) -> Request:
@@ -111,10 +111,10 @@ def _read_json(body: bytes, signature: Signature, max_rows: int) -> Request:
         raise _too_many_rows(max_rows)
     content = _parse(body)
     if not isinstance(content, dict):
-        raise ServingError(f"{_ONE_OF}; it holds {_a(content)}.")
+        raise ServingError(f"{_ONE_OF}; got {_a(content)}.")
     forms = [form for form in FORMS if form in content]
     if len(forms) != 1:
-        raise ServingError(f"{_ONE_OF}; it has {', '.join(forms) if forms else 'none of them'}.")
+        raise ServingError(f"{_ONE_OF}; got {', '.join(forms) if forms else 'none of them'}.")
     signature.check_params(content.get("params"))
     form = forms[0]
     data = content[form]
@@ -131,37 +131,42 @@ def _parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        # MLflow's client writes NaN as Python does. RFC 8259 has no such thing, and neither has orjson.
+        # MLflow's client writes NaN as Python does. RFC 8259 doesn't have it, and neither does orjson.
         if b"NaN" in body or b"Infinity" in body:
             try:
                 return json.loads(body)
             except (ValueError, RecursionError):
                 pass
-        raise ServingError(f"The body is no JSON that can be read: {str(error)[:200]}.") from None
+        raise ServingError(f"Expected JSON; got a body that can't be parsed: {str(error)[:200]}.") from None
 
 
 def _split(data: Any, signature: Signature, max_rows: int) -> Request:  # noqa: ANN401
     if not isinstance(data, dict) or "data" not in data or data.keys() - {"columns", "data", "index"}:
         raise ServingError(
-            "`dataframe_split` must be an object with `columns` and `data`, and at most `index`."
+            "Expected `dataframe_split` to be an object with `columns`, `data` and optionally `index`; got"
+            f" {'other keys' if isinstance(data, dict) else _a(data)}."
         )
     names, rows = data.get("columns"), data["data"]
     if not isinstance(rows, list):
-        raise ServingError(f"`dataframe_split.data` must be a list of rows; it is {_a(rows)}.")
-    _count(rows, max_rows, "dataframe_split.data")
+        raise ServingError(f"Expected `dataframe_split.data` to be a list of rows; got {_a(rows)}.")
+    _count(rows, max_rows, "`dataframe_split.data`")
     if data.get("index") is not None and (
         not isinstance(data["index"], list) or len(data["index"]) != len(rows)
     ):
-        raise ServingError("`dataframe_split.index` must be a list with one entry for each row.")
+        raise ServingError(
+            "Expected `dataframe_split.index` to be a list with one entry for each row; got something else."
+        )
     if not isinstance(names, list):
-        raise ServingError("`dataframe_split.columns` must be the list of the columns' names.")
+        raise ServingError(
+            f"Expected `dataframe_split.columns` to be the list of the columns' names; got {_a(names)}."
+        )
     if names == signature.names:
         if signature.is_numeric and (table := signature.from_rows(rows)) is not None:
             return Request(table, len(rows))
     else:
         _check_names(names, signature)
     bad = [
-        Field("dataframe_split.data", n, f"must be a list of {len(names)} values")
+        Field("dataframe_split.data", n, f"expected a list of {len(names)} values; got {_a_row(row)}")
         for n, row in enumerate(rows)
         if not isinstance(row, list) or len(row) != len(names)
     ]
@@ -174,10 +179,10 @@ def _split(data: Any, signature: Signature, max_rows: int) -> Request:  # noqa: 
 
 def _records(data: Any, signature: Signature, max_rows: int, form: str) -> Request:  # noqa: ANN401
     if not isinstance(data, list):
-        raise ServingError(f"`{form}` must be a list of objects, one for each row; it is {_a(data)}.")
-    _count(data, max_rows, form)
+        raise ServingError(f"Expected `{form}` to be a list of objects, one for each row; got {_a(data)}.")
+    _count(data, max_rows, f"`{form}`")
     bad = [
-        Field(form, n, f"must be an object of column and value; it is {_a(row)}")
+        Field(form, n, f"expected an object of columns and values; got {_a(row)}")
         for n, row in enumerate(data)
         if not isinstance(row, dict)
     ]
@@ -202,22 +207,22 @@ def _by_column(data: Any, signature: Signature, max_rows: int, form: str) -> Req
         data = {signature.names[0]: data}
     if not isinstance(data, dict):
         raise ServingError(
-            f"`{form}` must be a list of objects (a row each) or an object of lists (a column each), because"
-            f" the model's columns have names; it is {_a(data)}."
+            f"Expected `{form}` to be a list of objects (a row each) or an object of lists (a column each),"
+            f" because the model's columns have names; got {_a(data)}."
         )
     known = {name: data[name] for name in signature.names if name in data}
     lengths = {len(values) for values in known.values() if isinstance(values, list)}
     if len(lengths) > 1:
         raise bad_fields(
             [
-                Field(name, None, f"has {len(values)} values; all columns must have as many")
+                Field(name, None, f"expected columns of equal length; got {len(values)} values here")
                 for name, values in known.items()
                 if isinstance(values, list)
             ]
         )
     rows = lengths.pop() if lengths else 1
-    _count(range(rows), max_rows, form)
-    # One value beside lists is meant for all rows, as pandas has it.
+    _count(range(rows), max_rows, f"`{form}`")
+    # A single value among lists applies to all rows, as in pandas.
     columns = {name: v if isinstance(v, list) else [v] * rows for name, v in known.items()}
     return _request(columns, rows, signature, data)
 
@@ -227,12 +232,14 @@ def _dialect(body: bytes, signature: Signature, charset: str, headless: bool) ->
         tables.check_encoding(body, "" if charset == "utf-8" else charset)
     except tables.NotUtf8Error as error:
         raise ServingError(
-            f"The CSV is not UTF-8, or not what its charset says: {error}. Send it in UTF-8,"
-            " or say its charset, such as `text/csv; charset=windows-1252`."
+            f"The CSV can't be read: {error}. Send it in UTF-8, or name its charset, such as"
+            " `text/csv; charset=windows-1252`."
         ) from None
     count = max(map(body[: body.find(b"\n")].count, (b",", b";", b"\t", b"|"))) + 1
     if count > max(_MOST_COLUMNS, 10 * len(signature.columns)):
-        raise too_large(f"The CSV has {count} columns; the model takes {len(signature.columns)}.")
+        raise too_large(
+            f"Expected a CSV with the model's {len(signature.columns)} columns; got {count} columns."
+        )
     try:
         written = tables.dialect(body, signature.names, charset)
     except tables.TableError as error:
@@ -258,16 +265,16 @@ def _read_csv(body: bytes, written: tables.Dialect, signature: Signature, max_ro
         )
     except tables.TableError as error:
         raise ServingError(f"The CSV can't be read: {error}.") from None
-    _count(table, max_rows, "The CSV")
+    _count(table, max_rows, "the CSV")
     columns = {column.name: _values(table.column(column.name), column, signature) for column in known}
     return _request(columns, table.num_rows, signature, written.names)
 
 
 def _values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa: ANN401 - pyarrow has no types
-    """A column's values by the rules; what these can't read is in its place, for the signature to name."""
+    """Read a column by the rules; what they can't read stays in its place, for the signature to name."""
     own = signature.rule(column)
     if column.type in ("long", "integer") and is_text(cells.type) and not cells.null_count:
-        with contextlib.suppress(ValueError):  # of pyarrow: it is something else, which is named below
+        with contextlib.suppress(ValueError):  # pyarrow found something else, which is named below
             whole: np.ndarray[Any, Any] = cells.cast("int64").to_numpy()  # floats end at 2**53
             return whole
     found = convert(cells, own, signature.rules or FOREIGN)
@@ -278,12 +285,12 @@ def _values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa
         for row in np.flatnonzero(rows)[:_MOST_BAD].tolist():
             raw = cells[row].as_py()
             odd = isinstance(raw, str) and (own.gaps or (own.kind == "number" and not own.plain))
-            values[row] = Unreadable(f"can't be read: {expected}") if odd else raw
+            values[row] = Unreadable(f"{expected}; got other text") if odd else raw
     return values
 
 
 def _read_parquet(body: bytes, signature: Signature, max_rows: int) -> Request:
-    import pyarrow as pa  # noqa: PLC0415 - only who sends Parquet pays for it
+    import pyarrow as pa  # noqa: PLC0415 - only callers that send Parquet pay for it
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
@@ -301,12 +308,12 @@ def _read_parquet(body: bytes, signature: Signature, max_rows: int) -> Request:
         raise
     except Exception as error:  # noqa: BLE001 - whatever pyarrow raises, it is about this file
         raise ServingError(f"The Parquet file can't be read: {_first_line(error)}.") from None
-    _count(table, max_rows, "The Parquet file")
+    _count(table, max_rows, "the Parquet file")
     return _request(columns, table.num_rows, signature, names)
 
 
 def _check_parquet(file: Any, signature: Signature, max_rows: int) -> tuple[list[str], list[str]]:  # noqa: ANN401
-    """The names of its columns, and of those that the model takes; refuses what would grow too large."""
+    """Return the names of all columns and of the model's; refuse a file that would grow too large."""
     from pyarrow import types  # noqa: PLC0415
 
     names = file.schema_arrow.names
@@ -316,16 +323,17 @@ def _check_parquet(file: Any, signature: Signature, max_rows: int) -> tuple[list
     groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
     if sum(group.total_byte_size for group in groups) > _MOST_BYTES:
         raise too_large(
-            f"The Parquet file holds more than {_MOST_BYTES >> 20} MiB. Send it in several requests."
+            f"Expected a Parquet file of at most {_MOST_BYTES >> 20} MiB unpacked; got more."
+            " Send it in several requests."
         )
     known = [name for name in signature.names if name in names]
     bad = []
     for name in known:
         kind = file.schema_arrow.field(name).type
         if types.is_nested(kind):
-            bad.append(Field(name, None, "is nested; plain values are needed"))
+            bad.append(Field(name, None, "expected plain values; got nested ones"))
         elif types.is_time(kind) or types.is_duration(kind):
-            bad.append(Field(name, None, f"holds {kind}; numbers, texts, booleans or dates are needed"))
+            bad.append(Field(name, None, f"expected numbers, text, booleans or dates; got {kind}"))
     if bad:
         raise bad_fields(bad)
     return names, known
@@ -337,10 +345,11 @@ def _arrow_values(cells: Any, column: Column, signature: Signature) -> Values:  
     if types.is_dictionary(cells.type):
         words = itertools.chain.from_iterable(chunk.dictionary.to_pylist() for chunk in cells.chunks)
         if any(isinstance(word, (str, bytes)) and len(word) > _MOST_TEXT for word in words):
-            raise bad_fields([Field(column.name, None, f"has a text of more than {_MOST_TEXT} characters")])
+            reason = f"expected at most {_MOST_TEXT} characters in a value; got more"
+            raise bad_fields([Field(column.name, None, reason)])
     text = is_text(cells.type) or types.is_null(cells.type)
     flags = signature.rule(column).gaps and types.is_boolean(cells.type)
-    # A number is no text here; and without rules a text is taken as it is, as MLflow takes it.
+    # A number isn't text here; and without rules text is taken unchanged, as MLflow takes it.
     if signature.rules is not None and (column.type != "string" or text or flags):
         return _values(cells, column, signature)
     series = cells.to_pandas()
@@ -355,18 +364,20 @@ def _count(rows: Any, max_rows: int, what: str) -> None:  # noqa: ANN401 - whate
     if len(rows) > max_rows:
         raise _too_many_rows(max_rows)
     if not len(rows):
-        raise ServingError(f"`{what}` has no rows." if "." in what or "_" in what else f"{what} has no rows.")
+        raise ServingError(f"Expected at least one row in {what}; got none.")
 
 
 def _check_names(names: list[Any], signature: Signature) -> None:
     if len(names) > max(_MOST_COLUMNS, 10 * len(signature.columns)):
-        raise too_large(f"{len(names)} columns were sent; the model takes {len(signature.columns)}.")
+        raise too_large(f"Expected the model's {len(signature.columns)} columns; got {len(names)} columns.")
     bad = [name for name in names if not isinstance(name, str)]
     if bad:
-        raise ServingError(f"The columns' names must be text; one of them is {_a(bad[0])}.")
+        raise ServingError(f"Expected text as the columns' names; got {_a(bad[0])} among them.")
     if len(set(names)) != len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
-        raise bad_fields([Field(name, None, "was sent more than once") for name in twice])
+        raise bad_fields(
+            [Field(name, None, "expected each column once; got it more than once") for name in twice]
+        )
 
 
 def _request(columns: Mapping[str, Values], rows: int, signature: Signature, sent: Iterable[str]) -> Request:
@@ -380,8 +391,12 @@ def _unknown(sent: Iterable[str], signature: Signature) -> tuple[str, ...]:
 
 
 def _a(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _a_row(value: object) -> str:
+    return f"{len(value)} values" if isinstance(value, list) else _a(value)
 
 
 def _first_line(error: Exception) -> str:

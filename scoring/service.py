@@ -1,4 +1,4 @@
-"""The HTTP service: it parses, asks a model, and answers. What it says of itself is in scoring.openapi."""
+"""The HTTP service: it parses, asks a model, and answers. Its description is in scoring.openapi."""
 
 import asyncio
 import importlib.util
@@ -39,7 +39,9 @@ _HEAVY_BYTES = 1024 * 1024  # above this, one at a time: what it unpacks to may 
 _WAITING = 64  # requests that may wait for a thread
 _BODY_SECONDS = 30.0
 _BODIES = 4  # so many of the largest bodies may be in memory at once
-_DRAIN_BODIES = 8  # so much of one that is too large is read away, so that its sender can read the answer
+_DRAIN_BODIES = (
+    8  # so much of a body that is too large is read and dropped, so that its sender can read the answer
+)
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Style:
-    """How the three paths for predictions differ: in what a client of theirs expects."""
+    """How the three paths for predictions differ, by what their clients expect."""
 
     names_model: bool = False  # the JSON says which model, where MLflow's has only the predictions
     sagemaker: bool = False
@@ -108,7 +110,7 @@ def create_app(settings: Settings, client: Client, activity: ActivityLog) -> Sta
     Args:
         settings: What the operator chose.
         client: MLflow, where the models come from.
-        activity: Where predictions are written down.
+        activity: The log of predictions.
     """
     store = Store(client, settings.data)
     service = Service(settings, store, activity)
@@ -121,7 +123,7 @@ def create_app(settings: Settings, client: Client, activity: ActivityLog) -> Sta
         await asyncio.to_thread(activity.close)
         service.close()
 
-    # Swagger UI from a package: the page must work where a browser has no way to a CDN.
+    # Swagger UI from a package: the page must work where a browser can't reach a CDN.
     assets = Path(importlib.util.find_spec("fastapi_offline").submodule_search_locations[0]) / "static"  # type: ignore[union-attr, index]
     return Starlette(
         routes=[
@@ -148,7 +150,7 @@ class Service:
     Args:
         settings: What the operator chose.
         store: The models.
-        activity: Where predictions are written down.
+        activity: The log of predictions.
     """
 
     def __init__(self, settings: Settings, store: Store, activity: ActivityLog) -> None:
@@ -176,7 +178,7 @@ class Service:
         return Response("\n", 200 if ready else 503, media_type=requests.JSON)
 
     async def health(self, _request: HttpRequest) -> Response:
-        """Tell how the service is, and each model."""
+        """Report the state of the service and of each model."""
         view = self._store.view
         status = _status(view)
         content = {
@@ -195,7 +197,7 @@ class Service:
         return Response(MLFLOW_VERSION, media_type=requests.JSON)
 
     async def models(self, _request: HttpRequest) -> Response:
-        """List what is served, and what it takes."""
+        """List the models that are served, and their columns."""
         view = self._store.view
         default = self._default(view)
         return _json(
@@ -216,7 +218,7 @@ class Service:
         )
 
     async def openapi(self, _request: HttpRequest) -> Response:
-        """Describe all this, with the columns of the models that are served now."""
+        """Return the OpenAPI description, with the columns of the models that are served now."""
         view = self._store.view
         if self._described is None or self._described[0] is not view:
             loaded = [served.loaded for _, served in sorted(view.models.items()) if served.loaded]
@@ -238,24 +240,31 @@ class Service:
         if served is not None and served.loaded is not None:
             return served.loaded
         if not view.started:
-            raise ServingError("The models are being loaded.", 503, "TEMPORARILY_UNAVAILABLE", retry_after=2)
+            raise ServingError(
+                "The models are still being loaded. Try again shortly.",
+                503,
+                "TEMPORARILY_UNAVAILABLE",
+                retry_after=2,
+            )
         known = ", ".join(sorted(name for name, served in view.models.items() if served.loaded)) or "none"
         if served is not None:
             raise ServingError(
                 f"{wanted} version {served.champion.version} can't be served. {served.error}"
-                f" Served are: {known}.",
+                f" Models that are served: {known}.",
                 503,
                 "TEMPORARILY_UNAVAILABLE",
                 retry_after=60,
             )
         if wanted is None:
             raise ServingError(
-                f"Which model? Post to /models/NAME/invocations. Served are: {known}.",
+                "Expected the name of a model; got none. Post to /models/NAME/invocations."
+                f" Models that are served: {known}.",
                 404,
                 "RESOURCE_DOES_NOT_EXIST",
             )
         raise ServingError(
-            f"No registered model {wanted[:100]!r} has a champion. Served are: {known}.",
+            f"Expected a registered model with a champion; got {wanted[:100]!r}."
+            f" Models that are served: {known}.",
             404,
             "RESOURCE_DOES_NOT_EXIST",
         )
@@ -275,7 +284,7 @@ class Service:
             return self._predict(model, kind, body, style)
         if self._waiting >= _WAITING:
             raise ServingError(
-                f"{_WAITING} requests are waiting. Send this one again later.",
+                f"Expected at most {_WAITING} waiting requests; got one more. Send it again later.",
                 429,
                 "REQUEST_LIMIT_EXCEEDED",
                 retry_after=1,
@@ -304,7 +313,10 @@ class Service:
             )
             if asked.ignored and self._settings.extra_columns == "refuse":
                 raise bad_fields(
-                    [BadField(name, None, "is no column of the model") for name in asked.ignored]
+                    [
+                        BadField(name, None, "expected only the model's columns; got an unknown one")
+                        for name in asked.ignored
+                    ]
                 )
             predictions = model.predict(asked.table)
             content: dict[str, Any] = {"predictions": predictions}
@@ -339,13 +351,15 @@ class Service:
         )
 
     async def body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """Reads a body, as far as there is room for it.
+        """Read a body, as far as there is room for it.
 
         Raises:
-            ServingError: It is too large, too slow, or packed.
+            ServingError: It is too large, too slow, or compressed.
         """
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
-            raise unsupported("The body is packed (Content-Encoding), which is not read. Send it as it is.")
+            raise unsupported(
+                "Expected a body that is not compressed; got a Content-Encoding. Send it plain."
+            )
         length = headers.get(b"content-length", b"0")
         declared = int(length) if length.isdigit() else 0
         parts: list[bytes] = []
@@ -361,7 +375,7 @@ class Service:
                         self._held += len(part)
                         if self._held > _BODIES * self._max_body:
                             raise ServingError(
-                                "Too many large requests at once. Send this one again later.",
+                                "Expected fewer large requests at once; got one more. Send it again later.",
                                 429,
                                 "REQUEST_LIMIT_EXCEEDED",
                                 retry_after=1,
@@ -375,19 +389,22 @@ class Service:
                         break
         except TimeoutError:
             raise ServingError(
-                f"The body did not come within {_BODY_SECONDS:.0f} s.", 408, "REQUEST_TIMEOUT"
+                f"Expected the whole body within {_BODY_SECONDS:.0f} s; got a part. Send it again.",
+                408,
+                "REQUEST_TIMEOUT",
             ) from None
         finally:
             self._held -= sum(map(len, parts))
         if max(declared, read) > self._max_body:
             raise too_large(
-                f"The body is larger than {self._settings.max_body_mib} MiB. Send it in several requests."
+                f"Expected a body of at most {self._settings.max_body_mib} MiB; got a larger one."
+                " Send it in several requests."
             )
         return b"".join(parts)
 
 
 class _Endpoint:
-    """One of the paths for predictions: plain ASGI, because these must be quick."""
+    """One of the paths for predictions: plain ASGI, because they must be fast."""
 
     def __init__(self, service: Service, style: _Style) -> None:
         self._service = service
@@ -433,7 +450,7 @@ class _Endpoint:
         headers = [(b"retry-after", str(error.retry_after).encode())] if error.retry_after else []
         body = error.body()
         if self._style.sagemaker:
-            # What boto3 makes its exceptions of.
+            # boto3 makes its exceptions from this header.
             kind = b"ValidationError" if error.status == 404 else b"ModelError"
             headers.append((b"x-amzn-errortype", kind))
             body |= {"OriginalStatusCode": error.status, "OriginalMessage": error.message}
@@ -443,7 +460,7 @@ class _Endpoint:
 def _internal(error: BaseException) -> ServingError:
     mark = uuid.uuid4().hex[:12]
     _log.error("request %s failed", mark, exc_info=error)
-    return ServingError(f"The service failed. Its log says why, at {mark}.", 500, "INTERNAL_ERROR")
+    return ServingError(f"The service failed. Look for {mark} in its log.", 500, "INTERNAL_ERROR")
 
 
 async def _unexpected(_request: HttpRequest, error: Exception) -> Response:
@@ -452,11 +469,11 @@ async def _unexpected(_request: HttpRequest, error: Exception) -> Response:
 
 
 async def _http_error(_request: HttpRequest, error: Exception) -> Response:
-    """Unknown paths and methods, in the same shape."""
+    """Answer for unknown paths and methods in the same shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 - as it is registered
     codes = {404: "ENDPOINT_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
     refused = ServingError(
-        f"{error.detail}. /docs lists what there is.",
+        f"{error.detail}. /docs lists all paths and methods.",
         error.status_code,
         codes.get(error.status_code, "BAD_REQUEST"),
     )
@@ -485,7 +502,7 @@ def _state(served: Served) -> dict[str, Any]:
 
 
 def _dump(content: object) -> bytes:
-    """JSON of what may hold text from a caller, such as half a character."""
+    """Return JSON of content that may hold any text from a caller, such as half a character."""
     try:
         return orjson.dumps(content)
     except TypeError:

@@ -45,7 +45,7 @@ class Served:
 
 @dataclass(frozen=True)
 class View:
-    """All of it at one moment. Replaced as a whole, never changed: a request that has one is at rest.
+    """The state at one moment. It is replaced as a whole and never changed, so a request can rely on its own.
 
     Attributes:
         models: By name.
@@ -84,7 +84,7 @@ class Store:
         self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow, in a thread of its own."""
+        """Start following the registry, in a thread of its own."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for left_over in self._folder.glob("*/.*"):
             shutil.rmtree(left_over, ignore_errors=True)
@@ -101,7 +101,7 @@ class Store:
             try:
                 self.poll()
             except Exception as error:  # noqa: BLE001 - what is loaded must go on, and so must this
-                _log.exception("the registry could not be followed")
+                _log.exception("The registry could not be followed.")
                 self.view = replace(self.view, mlflow_error=f"{type(error).__name__}: see the log")
             if not self.view.started:
                 self.view = replace(self.view, started=True)
@@ -115,7 +115,7 @@ class Store:
             champions = self._client.champions()
         except RegistryAwayError as error:
             if self.view.mlflow_error is None:
-                _log.warning("%s Going on with what is loaded. %s", error, error.detail)
+                _log.warning("%s Serving what is loaded. %s", error, error.detail)
             self.view = replace(self.view, mlflow_error=f"{error} {error.detail}")
             return
         if self.view.mlflow_error is not None:
@@ -124,7 +124,7 @@ class Store:
         kept = {name: served for name, served in self.view.models.items() if name not in gone}
         self.view = replace(self.view, models=kept, mlflow_error=None, checked_at=datetime.now(UTC))
         for name in gone:
-            _log.info("%s has no champion any more.", name)
+            _log.info("%s no longer has a champion.", name)
             shutil.rmtree(self._home(name), ignore_errors=True)
         changed = [champion for champion in champions.values() if self._is_news(champion)]
         for champion in changed:
@@ -146,13 +146,13 @@ class Store:
         return self._failed_polls[champion] % _RETRY_POLLS == 0
 
     def _follow(self, champion: Champion) -> None:
-        """Load a champion beside the version that answers, and swap it in; if it fails, that one stays."""
+        """Load a champion while the old version answers, and swap it in; if that fails, the old one stays."""
         before = self.view.models.get(champion.name)
         try:
             loaded = load(self._fetch(champion), champion.name, champion.version)
         except (ExplainedError, OSError) as error:
             _log.warning("%s version %s is not served: %s", champion.name, champion.version, error)
-            if isinstance(error, ModelUnusableError):  # perhaps its files are not whole: fetch them again
+            if isinstance(error, ModelUnusableError):  # its files may be incomplete: fetch them again
                 shutil.rmtree(
                     self._home(champion.name) / quote(champion.version, safe=""), ignore_errors=True
                 )
@@ -167,7 +167,7 @@ class Store:
         if old is not None and old.version != loaded.version:
             previous = old.version
         self._swap(Served(champion, loaded, previous=previous))
-        _log.info("%s version %s answers now.", champion.name, champion.version)
+        _log.info("%s version %s is served now.", champion.name, champion.version)
         self._prune(champion.name, {loaded.version, previous})
 
     def _swap(self, served: Served) -> None:
@@ -181,7 +181,7 @@ class Store:
         if mark.is_file():
             if orjson.loads(mark.read_bytes()) == asdict(champion):
                 return folder
-            shutil.rmtree(folder)  # of another model that had this name
+            shutil.rmtree(folder)  # belongs to another model that had this name
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home, prefix=".new-", ignore_cleanup_errors=True) as new:
             content = Path(new) / "content"
@@ -201,7 +201,7 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _remember(self) -> None:
-        """Write down what answers, for a start without MLflow."""
+        """Write the list of served versions, for a start without MLflow."""
         answering = [
             {"champion": asdict(replace(s.champion, version=s.loaded.version)), "previous": s.previous}
             for s in self.view.models.values()
@@ -212,17 +212,19 @@ class Store:
             new.write_bytes(orjson.dumps(answering))
             new.replace(self._folder / _STATE)
         except OSError as error:
-            _log.warning("What answers can't be written down, so a start will need MLflow: %s", error)
+            _log.warning(
+                "The list of served versions can't be written, so the next start will need MLflow: %s", error
+            )
 
     def _restore(self) -> None:
-        """Load what answered when this service last ran."""
+        """Load the versions that were served when this service last ran."""
         try:
             entries: list[dict[str, Any]] = orjson.loads((self._folder / _STATE).read_bytes())
             champions = [(Champion(**entry["champion"]), entry["previous"]) for entry in entries]
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError) as error:
-            _log.warning("What answered before can't be read: %s", error)
+            _log.warning("The list of versions served before can't be read: %s", error)
             return
         for champion, previous in champions:
             try:

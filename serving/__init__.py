@@ -1,1 +1,1 @@
-"""How a model is loaded and asked, and how a table is read: the layer below app, REST service and trainer."""
+"""How models are loaded and asked, and tables read: the layer below app, REST service and trainer."""

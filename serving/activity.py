@@ -21,7 +21,7 @@ type Source = Literal["rest", "app"]
 
 MAX_ROWS = 200  # of one prediction are kept: spread evenly over a larger table
 MAX_VALUES_BYTES = 256 * 1024  # what one prediction's values may take; larger ones are left out
-_MAX_WAITING = 2000  # predictions in memory while the disk is slow; then the oldest go
+_MAX_WAITING = 2000  # predictions in memory while the disk is slow; then the oldest are dropped
 _WRITE_SECONDS = 0.5
 _TIDY_SECONDS = 600.0
 _BUSY_SECONDS = 5.0  # how long one writer waits for the other
@@ -50,8 +50,8 @@ _log = logging.getLogger(__name__)
 class ActivityLog:
     """A writer of predictions, as far as the operator allows it.
 
-    A prediction never waits for it and never fails because of it: what can't be written is dropped, and said
-    once in the process's own log. Two processes may write the same file.
+    A prediction never waits for it and never fails because of it: what can't be written is dropped, and
+    reported once in the process's own log. Two processes may write the same file.
 
     Args:
         path: The SQLite file; its folder must exist and be shared by all who write or read it.
@@ -112,7 +112,7 @@ class ActivityLog:
             version: Its version.
             rows: How many rows were asked for.
             latency_ms: How long the answer took.
-            status: 200, or what it would be in HTTP: 400 for a bad request, 500 for a model that failed.
+            status: 200, or what it would be over HTTP: 400 for a bad request, 500 for a model that failed.
             inputs: The rows as the model saw them; not to be changed afterwards.
             outputs: An answer for each row: a list or an array.
         """
@@ -143,7 +143,7 @@ class ActivityLog:
             except Exception as error:  # noqa: BLE001 - whatever it is, predictions go on, and so does this
                 if not self._failed:
                     self._failed = True
-                    _log.warning("Predictions are not logged, because %s: %s", self._path, error)
+                    _log.warning("Predictions are not logged: can't write %s: %s", self._path, error)
             if ended:
                 return
 
@@ -174,7 +174,7 @@ class ActivityLog:
 def read_events(
     path: str | Path, model: str | None = None, since: datetime | None = None, limit: int = 100_000
 ) -> pd.DataFrame:
-    """Read who asked what, when, and how it went.
+    """Read which predictions were requested, when, by whom, and with what outcome.
 
     Args:
         path: The log's file; one that does not exist yet is an empty log.
@@ -232,7 +232,7 @@ def read_outputs(
     since: datetime | None = None,
     limit: int = 20_000,
 ) -> pd.Series:
-    """Read what a model answered, as `read_inputs` does what it was asked; empty unless all is kept."""
+    """Read what a model answered, as `read_inputs` its inputs; empty unless the policy is `full`."""
     conditions = _of(model, version, since) | {"length(outputs) > ?": 0}
     rows = _select(path, "outputs", conditions, limit)
     return pd.Series([value for (text,) in rows for value in json.loads(text)], dtype=object)

@@ -26,8 +26,8 @@ _NO_BOOLEAN = "yes or no (true, false, 1, 0)"
 NO_DATE = "a date in ISO 8601, such as 2024-05-23 or 2024-05-23T08:30:00"
 _OUT_OF_RANGE = "expected dates from 1678 to 2261"
 _ZONE = (
-    "expected a date without a time zone, because the model was trained on such. Convert it to the "
-    "zone of the training data, and leave the zone out"
+    "expected a date without a time zone, because the model was trained on such dates. Convert it to the "
+    "time zone of the training data, and leave the zone out"
 )
 
 
@@ -36,7 +36,7 @@ class ZoneError(ValueError):
 
 
 class RangeError(ValueError):
-    """A date that is too long ago, or too far away."""
+    """A date that is too far in the past or the future."""
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -220,7 +220,7 @@ def date(text: str, *, zoned: bool) -> np.datetime64:
     Raises:
         ZoneError: It has one, and may not.
         RangeError: It isn't within the years 1678 to 2261.
-        ValueError: It is no date.
+        ValueError: It isn't a date.
     """
     found = ISO_DATE.fullmatch(text)
     if not found:
@@ -262,9 +262,7 @@ def _convert_typed(cells: pa.Array, rule: Rule) -> Converted:
     elif rule.kind == "text" and (is_number(kind) or boolean or dated):
         found = Converted(_objects([_level(value) for value in cells.to_pylist()]))
     else:
-        expected = {"number": "a number", "date": NO_DATE, "boolean": _NO_BOOLEAN, "text": "a text"}[
-            rule.kind
-        ]
+        expected = {"number": "a number", "date": NO_DATE, "boolean": _NO_BOOLEAN, "text": "text"}[rule.kind]
         text = _ZONE if rule.kind == "date" and dated else f"expected {expected}; the column holds {kind}"
         dtype = {"number": "float64", "date": "datetime64[ns]"}.get(rule.kind, "object")
         nothing = np.full(len(cells), None, dtype="object").astype(dtype)

@@ -1,7 +1,7 @@
 """MLflow read over its REST API, for app and REST service: its own client takes 40 MiB and seconds to import.
 
-One client serves a whole process: connections are pooled, any thread may ask, and whoever asks waits for
-seconds only, because a person waits behind it.
+One client serves a whole process: connections are pooled, any thread may use it, and a
+request takes seconds at most, because a person is waiting.
 """
 
 import json
@@ -73,7 +73,7 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A table that a run was given; `source` and `profile` are JSON, as MLflow keeps them."""
+    """A table that a run used; `source` and `profile` are JSON, as MLflow keeps them."""
 
     name: str
     digest: str
@@ -105,7 +105,7 @@ class Client:
         timeout: Seconds to wait for an answer, twice at most.
 
     Raises:
-        ValueError: The address is of another kind.
+        ValueError: The address is neither http nor https.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Client:
         """Read MLflow's own variables: MLFLOW_TRACKING_URI, _USERNAME, _PASSWORD, _HTTP_REQUEST_TIMEOUT.
 
         Raises:
-            ValueError: The address or the timeout is none.
+            ValueError: The address or the timeout is invalid.
         """
         return cls(
             os.environ.get("MLFLOW_TRACKING_URI") or "http://localhost:5000",
@@ -178,7 +178,7 @@ class Client:
         Raises:
             RegistryAwayError: MLflow did not answer.
         """
-        # A filter knows no escape for its own quote, but LIKE has a sign for any one character.
+        # A filter can't escape its own quote, but LIKE has a wildcard for one character.
         query = f"name LIKE '{name.replace("'", '_')}'" if "'" in name else f"name = '{name}'"
         found = self._pages("model-versions/search", "model_versions", filter=query)
         versions = [_version(version) for version in found if version["name"] == name]
@@ -188,7 +188,7 @@ class Client:
         """Return one version.
 
         Raises:
-            AbsentError: There is none.
+            AbsentError: It doesn't exist.
             RegistryAwayError: MLflow did not answer.
         """
         return _version(self._json(f"{_API}/model-versions/get", name=name, version=number)["model_version"])
@@ -202,8 +202,8 @@ class Client:
             folder: Where to; it must exist.
 
         Raises:
-            AbsentError: There is no such version.
-            ArtifactsUnreachableError: MLflow does not hand its files out.
+            AbsentError: The version doesn't exist.
+            ArtifactsUnreachableError: MLflow does not serve its files.
             RegistryAwayError: MLflow did not answer.
         """
         root = self._place(name, number)
@@ -218,8 +218,8 @@ class Client:
         """Fetch one of a version's files.
 
         Raises:
-            AbsentError: There is no such version or file.
-            ArtifactsUnreachableError: MLflow does not hand its files out.
+            AbsentError: The version or file doesn't exist.
+            ArtifactsUnreachableError: MLflow does not serve its files.
             RegistryAwayError: MLflow did not answer.
         """
         return b"".join(self._stream(self._place(name, number) / path))
@@ -254,7 +254,7 @@ class Client:
         """Return a run.
 
         Raises:
-            AbsentError: There is none.
+            AbsentError: It doesn't exist.
             RegistryAwayError: MLflow did not answer.
         """
         return _run(self._json(f"{_API}/runs/get", run_id=run_id)["run"])
@@ -263,7 +263,7 @@ class Client:
         """List what a run logged in one of its folders, as paths to `read_run_file`.
 
         Raises:
-            ArtifactsUnreachableError: MLflow does not hand its files out.
+            ArtifactsUnreachableError: MLflow does not serve its files.
             RegistryAwayError: MLflow did not answer.
         """
         root = _proxied(run.artifact_uri)
@@ -273,8 +273,8 @@ class Client:
         """Fetch a file that a run logged.
 
         Raises:
-            AbsentError: There is none.
-            ArtifactsUnreachableError: MLflow does not hand its files out.
+            AbsentError: It doesn't exist.
+            ArtifactsUnreachableError: MLflow does not serve its files.
             RegistryAwayError: MLflow did not answer.
         """
         return b"".join(self._stream(_proxied(run.artifact_uri) / path))
@@ -312,7 +312,7 @@ class Client:
         except ValueError as error:
             raise RegistryAwayError(
                 f"Expected MLflow at `{self.tracking_uri}`; got an answer that is not JSON."
-                " Look at what listens there."
+                " Check what listens there."
             ) from error
 
     def _stream(self, path: PurePosixPath) -> Iterator[bytes]:
@@ -354,7 +354,7 @@ class Client:
 
 
 def _proxied(uri: str) -> PurePosixPath:
-    """Return where MLflow itself hands files out."""
+    """Return the path under which MLflow itself serves the files."""
     parts = urlsplit(uri)
     if parts.scheme != "mlflow-artifacts":
         raise ArtifactsUnreachableError(

@@ -1,4 +1,4 @@
-"""What is said instead of an answer.
+"""Errors that are reported instead of an answer.
 
 `ServingError` is a refusal with an HTTP status: one shape, with MLflow's names for its first two keys. The
 others say why a model can't be found, loaded or asked; app, REST service and trainer each show them in their
@@ -12,7 +12,7 @@ MAX_FIELDS = 20
 
 @dataclass(frozen=True, order=True)
 class Field:
-    """One thing that is wrong: where, and why. `row` counts from 0, None when it is all of them."""
+    """One thing that is wrong: where, and why. `row` counts from 0; None means the whole column."""
 
     field: str
     row: int | None
@@ -20,11 +20,11 @@ class Field:
 
 
 class ExplainedError(Exception):
-    """Something that a person should be told kindly.
+    """An error with a message for people.
 
     Args:
         message: What was expected, what was found, and what to do.
-        detail: What the machine said, for whoever looks after it.
+        detail: The technical cause, for the operator.
     """
 
     def __init__(self, message: str, detail: str = "") -> None:
@@ -49,16 +49,16 @@ class ModelUnusableError(ExplainedError):
 
 
 class PredictionError(ExplainedError):
-    """A model that was asked, and failed."""
+    """A model that failed to predict."""
 
 
 class ServingError(Exception):
-    """No answer to a request, and the caller is told why.
+    """A refused request, with the reason for the caller.
 
     Args:
         message: What is wrong and what to do, in a sentence or two; without the values that were sent.
         status: The HTTP status.
-        code: MLflow's error code, or one of ours where it has none.
+        code: MLflow's error code, or one of our own where it has none.
         fields: What is wrong with which column and row.
         retry_after: Seconds after which to try again.
     """
@@ -90,7 +90,7 @@ class ServingError(Exception):
 def bad_fields(fields: list[Field]) -> ServingError:
     """Refuse columns or values that the model's signature does not allow."""
     shown = "; ".join(
-        f"{f.field[:200]!r}{'' if f.row is None else f' in row {f.row}'} {f.reason}" for f in fields[:5]
+        f"{f.field[:200]!r}{'' if f.row is None else f' in row {f.row}'}: {f.reason}" for f in fields[:5]
     )
     more = f"; and {len(fields) - 5} more" if len(fields) > 5 else ""
     return ServingError(
@@ -104,7 +104,7 @@ def too_large(message: str) -> ServingError:
 
 
 def unsupported(message: str) -> ServingError:
-    """Refuse a media type, charset or encoding that the service does not speak."""
+    """Refuse a media type, charset or encoding that the service does not support."""
     return ServingError(message, 415, "UNSUPPORTED_MEDIA_TYPE")
 
 

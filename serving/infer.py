@@ -1,4 +1,4 @@
-"""Infer: how the columns of a table are to be read, decided by looking at all of each.
+"""Infer how the columns of a table are to be read, from all of their values.
 
 A table of text, and the types that Arrow finds in it by itself, give the same rules.
 """
@@ -21,11 +21,11 @@ _TIME = r"^\d\d:\d\d(:\d\d(\.\d{1,9})?)?$"
 def infer(
     table: pa.Table, options: Options | None = None, *, decimal: str = ".", retype: bool = False
 ) -> tuple[Rules, dict[str, str]]:
-    """Find out how each column is read, by looking at all of it.
+    """Infer how each column is read, from all of its values.
 
     Args:
         table: Columns with types, or of text.
-        options: What is known beforehand.
+        options: What is known in advance.
         decimal: The sign with which numbers among the types were read.
         retype: Whether texts may be numbers, dates or booleans, as in a CSV file; in a Parquet file they are
             texts.
@@ -110,11 +110,11 @@ def _text_rule(column: Cells, signs: set[str], missing: frozenset[str]) -> Rule:
         with_zone, without = known.filter(zoned)[0].as_py(), known.filter(pc.invert(zoned))[0].as_py()
         raise _AmbiguousError(
             f"expected dates that all have a time zone, or none; got {with_zone!r} and {without!r}. Write "
-            "all of them in one way"
+            "all of them in the same way"
         )
     if _all_match(known, _TIME):
         raise _AmbiguousError(
-            f"expected numbers, texts, booleans or dates; got times, such as {known[0].as_py()!r}"
+            f"expected numbers, text, booleans or dates; got times, such as {known[0].as_py()!r}"
         )
     return Rule("text")
 
@@ -125,8 +125,8 @@ def _number_rule(known: pa.Array, signs: set[str]) -> Rule:
     if len(certain) == 2:
         values = [known.filter(pc.match_substring_regex(known, _CERTAIN[sign]))[0].as_py() for sign in ".,"]
         raise _AmbiguousError(
-            f"expected numbers with one decimal sign; got {values[0]!r} and {values[1]!r}. Write all of them "
-            "with the same"
+            f"expected numbers with one decimal sign; got {values[0]!r} and {values[1]!r}. Use the "
+            "same one throughout"
         )
     points, commas = (bool(pc.any(pc.match_substring(known, sign)).as_py()) for sign in ".,")
     if certain:
@@ -141,8 +141,8 @@ def _number_rule(known: pa.Array, signs: set[str]) -> Rule:
         value = known.filter(pc.match_substring_regex(known, "[.,]"))[0].as_py()
         raise _AmbiguousError(
             f"expected numbers that can be read in one way; got values such as {value!r}, which may be "
-            f"{value.replace(',', '.')} or {re.sub('[.,]', '', value)}. Write them without signs between "
-            "thousands, and with a decimal point"
+            f"{value.replace(',', '.')} or {re.sub('[.,]', '', value)}. Write them without thousands "
+            "separators, and with a decimal point"
         )
     other = "," if own == "." else "."
     rule = Rule("number", own, other if (commas if other == "," else points) else "")

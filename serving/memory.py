@@ -1,4 +1,4 @@
-"""What a process that serves models does about its memory."""
+"""Memory management of a process that serves models."""
 
 import contextlib
 import ctypes
@@ -8,9 +8,9 @@ import pyarrow as pa
 
 
 def settle() -> None:
-    """Let what is loaded now stay, and give back what it took to load it.
+    """Freeze what is loaded, and return the memory that loading took.
 
-    Garbage collection looks through libraries and models no more, which stops all threads for 0.1 s or more.
+    Garbage collection then skips libraries and models; scanning them stops all threads for 0.1 s or more.
     """
     gc.unfreeze()
     gc.collect()
@@ -19,10 +19,10 @@ def settle() -> None:
 
 
 def release() -> None:
-    """Give freed memory back to the system, in some 10 ms.
+    """Return freed memory to the system, in some 10 ms.
 
-    Arrow keeps what was freed for later, some 60 MiB after a CSV of 50,000 rows, and so does glibc, some
-    20 MiB after a forest; other C libraries know no such call.
+    Arrow keeps freed memory, some 60 MiB after a CSV of 50,000 rows, and so does glibc, some 20 MiB after a
+    forest; other C libraries lack this call.
     """
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError):

@@ -1,8 +1,8 @@
 """One version of a model, from a folder that MLflow wrote to something that answers.
 
-No model is loaded in another way, by app, REST service or trainer. It is loaded without MLflow, which takes
+App, REST service and trainer load models in this way only. It is loaded without MLflow, which takes
 40 MiB and seconds to import: the MLmodel file is YAML, and the estimator one skops file with types of a
-written list. Only that: a pickle, or code that lies beside a model, could run anything.
+written list. Nothing else, because a pickle, or code next to a model, could run anything.
 """
 
 import json
@@ -69,7 +69,7 @@ class LoadedModel:
         signature: What it takes.
         estimator: The scikit-learn estimator.
         example: Rows that were logged with it; None if there are none.
-        profile: What its training rows held; None if it was not trained here.
+        profile: What its training rows held; None if it was not trained by training/.
         loaded_at: When it was loaded.
         seconds: How long one row takes.
     """
@@ -107,7 +107,7 @@ class LoadedModel:
         except Exception as error:  # a model may raise anything
             _log.exception("%s version %s failed to predict", self.name, self.version)
             raise ServingError(
-                f"{self.name} version {self.version} failed. The service's log says why.",
+                f"{self.name} version {self.version} failed. See the service's log.",
                 500,
                 "INTERNAL_ERROR",
             ) from error
@@ -128,7 +128,7 @@ class LoadedModel:
             return Answers(values, classes, np.asarray(self.estimator.predict_proba(frame)))
 
     def support(self, frame: pd.DataFrame, value: str | float) -> np.ndarray[Any, Any]:
-        """Measure how far each row speaks for an answer.
+        """Measure how strongly each row supports an answer.
 
         Args:
             frame: The rows.
@@ -194,7 +194,7 @@ class LoadedModel:
             Field(
                 str(name),
                 int(np.argmax(frame[name].isna())),
-                "is null (or NaN), which the model does not take",
+                "expected a value; got null (or NaN)",
             )
             for name in frame.columns
             if frame[name].isna().any()
@@ -256,7 +256,7 @@ def load(folder: Path, name: str, version: str) -> LoadedModel:
 
 
 def prepare_process() -> None:
-    """Set what is one for the whole process."""
+    """Set what applies to the whole process."""
     # An array instead of a frame is on purpose: see _smoke.
     warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
 
@@ -299,7 +299,7 @@ def _smoke(
     signature: Signature,
     example: pd.DataFrame | None,
 ) -> tuple[bool, float]:
-    """Ask for the example's rows: does it answer, as quickly with an array, and how long does a row take?"""
+    """Predict the example's rows; return whether an array does instead of a frame, and the time of a row."""
     if example is None:
         return False, float("inf")
     example = example.head(_SMOKE_ROWS)
@@ -319,7 +319,7 @@ def _smoke(
         try:
             as_array = np.array_equal(np.asarray(ask(table)), expected)
         except Exception:  # noqa: BLE001 - then it needs the frame
-            _log.debug("an array will not do", exc_info=True)
+            _log.debug("the model needs a frame", exc_info=True)
     one = table[:1] if as_array else signature.frame(table).iloc[:1]
     return as_array, min(timeit.repeat(lambda: ask(one), number=1, repeat=3))
 

@@ -58,12 +58,12 @@ class Seen:
 
     @property
     def whole_days(self) -> bool:
-        """Tell whether dates had no time of day."""
+        """Whether dates had no time of day."""
         return all(value % _DAY == 0 for value in self.sample)
 
     @property
     def typical(self) -> Value:
-        """Return the median, or the most frequent level."""
+        """The median, or the most frequent level."""
         if self.levels:
             level = next(iter(self.levels))
             return level == "true" if self.kind == "boolean" else level
@@ -94,7 +94,7 @@ class Profile:
         target: The same of the target.
         half_width: Half the width of the interval around a regressor's answer; None for a classifier.
         confidence: The share of such intervals that hold the true value, by the holdout.
-        rules: How its table was read, and tables for it are.
+        rules: How its training table was read, and how tables for it are read.
     """
 
     rows: int

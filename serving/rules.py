@@ -11,13 +11,13 @@ from typing import Any, Literal, Self
 type Kind = Literal["number", "text", "boolean", "date"]
 
 _VERSION = 1
-# What Arrow takes as missing; pandas has two words more.
+# What Arrow takes as missing; pandas has two more.
 _ARROW = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
     | {"N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"}
 )
 MISSING = _ARROW | {"<NA>"}
-# Levels of a text (a house without veneer has the veneer "None"), but no number, date or boolean.
+# Levels of text (a house without veneer has the veneer "None"), but missing in every other column.
 NO_VALUE = frozenset({"-", "None", "NaT"})
 _TRUE = frozenset({"true", "yes", "y", "1", "1.0", "t"})
 _FALSE = frozenset({"false", "no", "n", "0", "0.0", "f"})
@@ -56,7 +56,7 @@ class Rules:
     Attributes:
         columns: The rule of each column; others are read by their kind alone.
         missing: What a cell without a value may say.
-        trim: Whether blanks around a text are no part of it. Around other values they never are.
+        trim: Whether blanks around text are ignored. Around other values they always are.
     """
 
     columns: Mapping[str, Rule] = field(default_factory=dict)
@@ -135,14 +135,14 @@ def _rule_before(seen: Mapping[str, Any]) -> Rule:
 
 
 def flag(value: str) -> str:
-    """Return "true" or "false" for a word that means it; other words stay."""
+    """Return "true" or "false" for a word that means it, and other words unchanged."""
     low = value.lower()
     return "true" if low in _TRUE else "false" if low in _FALSE else value
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person says about a table beforehand.
+    """What a person states about a table in advance.
 
     Attributes:
         missing: What a cell without a value may say.

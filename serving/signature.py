@@ -1,7 +1,7 @@
 """A model's signature, compiled once: from columns of plain values to the table that the model is asked with.
 
 The checks are those of MLflow's scoring server, and the same input gives the same table. Where MLflow would
-make a value up instead, this refuses: text for a boolean (there: true), 1.5 for an integer (there: 1),
+make up a value instead, this refuses: text for a boolean (there: true), 1.5 for an integer (there: 1),
 a number for a text or a date, null for a required column.
 """
 
@@ -29,7 +29,7 @@ type Values = Sequence[Any] | np.ndarray[Any, Any]
 # What a datetime64[ns] can hold, in a unit that can hold what is outside.
 _FIRST, _LAST = np.datetime64("1677-09-22", "us"), np.datetime64("2262-04-11", "us")
 _NOT_A_TIME = "NaT"  # how MLflow writes a missing date into a model's example
-_MOST_BAD = 100  # values of a column that are looked for, once one is bad
+_MOST_BAD = 100  # how many bad values of a column are named
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Signature:
 
     @classmethod
     def from_mlmodel(cls, signature: Mapping[str, Any] | None) -> "Signature":
-        """Reads the signature of an MLmodel file, whose parts are JSON texts.
+        """Read the signature of an MLmodel file, whose parts are JSON texts.
 
         Raises:
             UnsupportedSignatureError: It has no named columns of plain types.
@@ -86,7 +86,7 @@ class Signature:
                 raise UnsupportedSignatureError("its signature has no named columns")
             if kind not in _CONVERTERS:
                 raise UnsupportedSignatureError(
-                    f"its column {name!r} is of type {kind}; served are {', '.join(_CONVERTERS)}"
+                    f"its column {name!r} is of type {kind}, not one of {', '.join(_CONVERTERS)}"
                 )
             columns.append(Column(name, kind, bool(spec.get("required", True))))
         params = json.loads((signature or {}).get("params") or "[]")
@@ -102,12 +102,12 @@ class Signature:
 
     @cached_property
     def index(self) -> "pd.Index[str]":
-        """The same for a frame, made once."""
+        """The columns' names as a frame's index, made once."""
         return pd.Index(self.names)
 
     @cached_property
     def is_numeric(self) -> bool:
-        """Nothing but doubles, so that a table is an array."""
+        """Whether all columns are doubles, so that a table is an array."""
         return all(column.type == "double" for column in self.columns)
 
     @cached_property
@@ -115,7 +115,7 @@ class Signature:
         return np.array([not column.required for column in self.columns])
 
     def from_rows(self, rows: Sequence[Any]) -> Table | None:
-        """The quick way, for rows of doubles in the model's order; None if anything is unusual about them."""
+        """Convert rows of doubles in the model's order quickly; return None if they are anything else."""
         if self.rules is not None and not self.rules.point_only:
             return None  # numpy reads a number in a text with a decimal point
         try:
@@ -130,7 +130,7 @@ class Signature:
         return table
 
     def table(self, columns: Mapping[str, Values], rows: int) -> Table:
-        """Checks columns and converts them.
+        """Check columns and convert them.
 
         Args:
             columns: Values by name, each as long as there are rows.
@@ -159,22 +159,22 @@ class Signature:
         return pd.DataFrame(ready, index=range(rows))
 
     def rule(self, column: Column) -> Rule:
-        """How a column's cells are read."""
+        """Return how a column's cells are read."""
         return (self.rules or FOREIGN).rule(column.name, _KINDS[column.type])
 
     def unknown(self, columns: Iterable[str]) -> list[str]:
-        """Which of these columns the model does not know."""
+        """List the columns that the model does not know."""
         known = set(self.names)
         return [str(name) for name in columns if name not in known]
 
     def frame(self, table: Table) -> pd.DataFrame:
-        """The table with its columns' names."""
+        """Return a table with its columns' names."""
         if isinstance(table, pd.DataFrame):
             return table
         return pd.DataFrame(table, columns=self.index, copy=False)
 
     def check_params(self, params: object) -> None:
-        """Refuses parameters that the signature does not allow; unknown ones are ignored, as MLflow does.
+        """Refuse parameters that the signature does not allow; unknown ones are ignored, as MLflow does.
 
         Raises:
             ServingError: One is of the wrong type.
@@ -183,10 +183,16 @@ class Signature:
             return
         if not isinstance(params, dict):
             raise ServingError(
-                '`params` must be a JSON object, such as {"name": 1}.', 400, "INVALID_PARAMETER_VALUE"
+                f'Expected `params` to be a JSON object such as {{"name": 1}}; got {_kind(params)}.',
+                400,
+                "INVALID_PARAMETER_VALUE",
             )
         bad = [
-            Field(f"params.{p.name}", None, f"must be {'a list of ' if p.many else ''}{p.type}")
+            Field(
+                f"params.{p.name}",
+                None,
+                f"expected {'a list of ' if p.many else ''}{p.type}; got another type",
+            )
             for p in self.params
             if params.get(p.name) is not None and not _param_fits(p, params[p.name])
         ]
@@ -201,9 +207,9 @@ class Signature:
             Field(
                 name,
                 None,
-                f"is missing; {close[name][0][:200]!r}, which was sent, is no column of the model"
+                f"expected this column; got {close[name][0][:200]!r}, which the model does not know"
                 if close.get(name)
-                else "is missing",
+                else "expected this column; got none",
             )
             for name in missing
         ]
@@ -215,13 +221,13 @@ class _BadValueError(Exception):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What is in the place of a text that the model's rules can't read."""
+    """Stands in for a text that the model's rules can't read."""
 
     reason: str
 
 
 def _read(column: Column, values: Values, rules: Rules) -> Values:
-    """Values whose texts are read by the rules; those that can't be stay as they are, to be named."""
+    """Read the texts among values by the rules; those that can't be read stay as they are, to be named."""
     own = rules.rule(column.name, _KINDS[column.type])
     if column.type == "string":
         return [
@@ -236,7 +242,7 @@ def _read(column: Column, values: Values, rules: Rules) -> Values:
     if not places or column.type == "boolean":
         return values
     read = list(values)
-    # Half a character, which a text of JSON may hold, is in no number and no date.
+    # JSON text may hold half a character (a lone surrogate); no number or date contains one.
     texts = [values[place].encode(errors="replace").decode() for place in places]
     found = cells.convert(pa.array(texts, pa.string()), own, rules)
     for place, value in zip(places, found.values, strict=True):
@@ -244,19 +250,19 @@ def _read(column: Column, values: Values, rules: Rules) -> Values:
     for rows, expected in found.faults:
         for row in np.flatnonzero(rows).tolist():
             raw = values[places[row]]
-            read[places[row]] = raw if own.plain else Unreadable(f"can't be read: {expected}")
+            read[places[row]] = raw if own.plain else Unreadable(f"{expected}; got other text")
     return read
 
 
 def _level(value: str, own: Rule, rules: Rules) -> str | Unreadable | None:
     level = rules.text(value, own)
     if own.gaps and level not in ("true", "false", None):
-        return Unreadable("is text; true or false is needed")
+        return Unreadable("expected true or false; got other text")
     return level
 
 
 def _convert(column: Column, values: Values, rules: Rules | None) -> tuple[Any, list[Field]]:
-    """Converts a column at once; only if that fails are its values looked at one by one."""
+    """Convert a column at once; only if that fails are its values looked at one by one."""
     zoned = rules is not None and rules.rule(column.name, _KINDS[column.type]).zoned
     for ready in _readings(column, values, rules):
         values = ready
@@ -274,11 +280,11 @@ def _convert(column: Column, values: Values, rules: Rules | None) -> tuple[Any, 
         if len(problems) == _MOST_BAD:
             break
     # The two ways to look at a value must agree; if they do not, it is refused all the same.
-    return None, problems or [Field(column.name, None, f"can't be converted to {column.type}")]
+    return None, problems or [Field(column.name, None, f"expected values of type {column.type}; got others")]
 
 
 def _readings(column: Column, values: Values, rules: Rules | None) -> Iterator[Values]:
-    """Values as they are, and as the rules read texts among them: at first only where that may differ."""
+    """Yield the values unchanged, where that is safe, then as the rules read the texts among them."""
     if rules is None or not isinstance(values, list):
         yield values
         return
@@ -290,7 +296,7 @@ def _readings(column: Column, values: Values, rules: Rules | None) -> Iterator[V
 
 def _why_not(column: Column, value: object, *, zoned: bool) -> str | None:
     if _is_null(value) or (column.type == "datetime" and value == _NOT_A_TIME):
-        return "is null (or NaN), but the model needs a value" if column.required else None
+        return "expected a value; got null (or NaN)" if column.required else None
     if isinstance(value, Unreadable):
         return value.reason
     try:
@@ -333,7 +339,7 @@ def _is_null(value: object) -> bool:
 
 
 def _kind(value: object) -> str:
-    """What a caller calls it; never the value itself, which may be private or huge."""
+    """Name a value's type as JSON does; never the value itself, which may be private or huge."""
     names = {
         bool: "a boolean",
         int: "a number",
@@ -349,15 +355,17 @@ def _check_number(value: object) -> None:
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (bool, int, float, str)):
-        raise _BadValueError(f"is {_kind(value)}; a number is needed")
+        raise _BadValueError(f"expected a number; got {_kind(value)}")
     try:
         number = float(value)
-    except (ValueError, OverflowError):
-        raise _BadValueError(f"is {_kind(value)} that is no number; a number is needed") from None
+    except ValueError:
+        raise _BadValueError("expected a number; got text") from None
+    except OverflowError:
+        raise _BadValueError("expected a finite number; got one that is too large") from None
     if math.isinf(number):
-        raise _BadValueError("is infinite; a finite number is needed")
+        raise _BadValueError("expected a finite number; got infinity")
     if math.isnan(number):
-        raise _BadValueError("is not a number (NaN)")
+        raise _BadValueError("expected a number; got NaN")
 
 
 def _integer(value: object, low: int, high: int) -> int:
@@ -367,12 +375,12 @@ def _integer(value: object, low: int, high: int) -> int:
         try:
             value = int(value)
         except ValueError:
-            raise _BadValueError("is text that is no whole number; a whole number is needed") from None
+            raise _BadValueError("expected a whole number; got other text") from None
     if not isinstance(value, (bool, int, float)) or (isinstance(value, float) and not value.is_integer()):
-        what = "not whole" if isinstance(value, float) else _kind(value)
-        raise _BadValueError(f"is {what}; a whole number is needed")
+        what = "one that is not whole" if isinstance(value, float) else _kind(value)
+        raise _BadValueError(f"expected a whole number; got {what}")
     if not low <= value <= high:
-        raise _BadValueError(f"is out of range; allowed are {low} to {high}")
+        raise _BadValueError(f"expected a whole number from {low} to {high}; got one out of range")
     return int(value)
 
 
@@ -380,17 +388,19 @@ def _boolean(value: object) -> bool:
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-        raise _BadValueError(f"is {_kind(value)}; true or false is needed")
+        raise _BadValueError(f"expected true or false; got {_kind(value)}")
     return bool(value)
 
 
 def _check_text(value: object) -> None:
     if not isinstance(value, str):
-        raise _BadValueError(f"is {_kind(value)}; text is needed")
+        raise _BadValueError(f"expected text; got {_kind(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _BadValueError("is text with half a character (a lone surrogate)") from None
+        raise _BadValueError(
+            "expected valid Unicode; got text with half a character (a lone surrogate)"
+        ) from None
 
 
 def _texts(values: Values) -> Any:  # noqa: ANN401 - an array of numpy or pandas
@@ -407,15 +417,19 @@ def _check_date(value: object, *, zoned: bool = False) -> None:
     if isinstance(value, (pd.Timestamp, np.datetime64)):
         value = str(value)
     if not isinstance(value, str):
-        raise _BadValueError(f"is {_kind(value)}; a date such as 2026-01-31 or 2026-01-31T08:30:00 is needed")
+        raise _BadValueError(f"expected a date such as 2026-01-31 or 2026-01-31T08:30:00; got {_kind(value)}")
     try:
         cells.date(value, zoned=zoned)
     except cells.ZoneError:
-        raise _BadValueError("has a time zone; send the time as the model was trained, without one") from None
+        raise _BadValueError(
+            "expected a date without a time zone, as in training; got one with a time zone"
+        ) from None
     except cells.RangeError:
-        raise _BadValueError("is out of range; allowed are the years 1678 to 2261") from None
+        raise _BadValueError("expected a date from 1678 to 2261; got one out of range") from None
     except ValueError:
-        raise _BadValueError("is no date in ISO 8601, such as 2026-01-31 or 2026-01-31T08:30:00") from None
+        raise _BadValueError(
+            "expected a date in ISO 8601, such as 2026-01-31 or 2026-01-31T08:30:00; got other text"
+        ) from None
 
 
 def _dates(values: Values, *, zoned: bool = False) -> Any:  # noqa: ANN401 - an array
@@ -475,7 +489,7 @@ def _numbers(kind: str) -> Callable[[Values], Any]:
     return convert
 
 
-# By MLflow's name: what tells why one value does not fit, and what converts a column.
+# By MLflow's name: the check that says why a value does not fit, and the conversion of a column.
 _CONVERTERS: dict[str, tuple[Callable[[Any], Any], Callable[[Values], Any]]] = {
     "double": (_check_number, _numbers("float64")),
     "float": (_check_number, _numbers("float32")),

@@ -1,6 +1,6 @@
 """Tables: the one reader of CSV files, in training, the app and the REST service alike.
 
-It makes columns of text, or of the types that Arrow finds. What a text means is decided in `serving.infer`
+It makes columns of text, or of the types that Arrow finds. What text means is decided in `serving.infer`
 and read in `serving.cells`.
 """
 
@@ -27,7 +27,7 @@ _NO_UTF8 = "expected text in UTF-8; got another encoding"
 
 
 class TableError(ValueError):
-    """A file that can't be read as a table; the message begins in small letters, after the file's name.
+    """A file that can't be read as a table; the message begins in lower case, to follow the file's name.
 
     Args:
         message: What was expected, and what was found where.
@@ -40,7 +40,7 @@ class TableError(ValueError):
 
 
 class NotUtf8Error(TableError):
-    """A file that isn't in the encoding that its dialect says."""
+    """A file that isn't in the encoding of its dialect."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Dialect:
 
     Attributes:
         names: Its columns.
-        delimiter: What is between two cells.
+        delimiter: What separates two cells.
         encoding: A codec of Python.
         lines: How many lines are before the first row: the header, and empty ones above it.
-        notes: What of this isn't the usual, for people.
+        notes: What is unusual about it, for people.
     """
 
     names: tuple[str, ...]
@@ -71,10 +71,10 @@ def dialect(
         head: The file, or its first HEAD_BYTES.
         wanted: Names of columns that it should have: the delimiter is the one that finds the most of them.
         encoding: Its encoding, if that is known; else UTF-16 by its mark, or UTF-8.
-        same: What is the same of two names that mean one column.
+        same: Maps two spellings of a column's name to one.
 
     Raises:
-        TableError: It is no CSV.
+        TableError: It isn't CSV.
         NotUtf8Error: Its header isn't in UTF-8.
     """
     notes = []
@@ -82,10 +82,10 @@ def dialect(
         encoding = "utf-16"
         notes.append("read as UTF-16")
     elif not encoding and b"\x00" in head:
-        raise TableError("expected CSV or Parquet; this is no text, so it is neither")
+        raise TableError("expected CSV or Parquet; got binary data of another kind")
     encoding = encoding or "utf-8"
     if encoding == "cp1252":
-        notes.append("not UTF-8, so read as Windows-1252: look whether umlauts and accents are right")
+        notes.append("not UTF-8, so read as Windows-1252: check that umlauts and accents are right")
     begin = head[:HEAD_BYTES]
     text = begin.decode(encoding, "replace").removeprefix("\ufeff")
     above = len(text) - len(text.lstrip("\r\n"))
@@ -94,7 +94,7 @@ def dialect(
     line = re.split(r"[\r\n]", text, maxsplit=1)[0]
     if len(line.encode()) > _HEADER_BYTES:
         raise TableError(
-            f"expected a row of column names; got a first line that is longer than {_HEADER_BYTES // 1024} KB"
+            f"expected a row of column names; got a first line of more than {_HEADER_BYTES // 1024} KB"
         )
     if "\ufffd" in line and encoding == "utf-8" and b"\xef\xbf\xbd" not in begin:
         raise NotUtf8Error("expected text in UTF-8; the column names are in another encoding")
@@ -103,19 +103,19 @@ def dialect(
     delimiter = max(headers, key=lambda d: (len(wanted & set(map(same, headers[d][0]))), len(headers[d][0])))
     names, own = headers[delimiter]
     if delimiter != ",":
-        notes.append(f"columns are parted by {'tabs' if delimiter == '\t' else repr(delimiter)}")
+        notes.append(f"columns are separated by {'tabs' if delimiter == '\t' else repr(delimiter)}")
     return Dialect(tuple(names), delimiter, encoding, lines + own, tuple(notes))
 
 
 def check_encoding(content: bytes, encoding: str = "") -> None:
-    """Look whether a whole file is in an encoding.
+    """Check that a whole file is in an encoding.
 
     Args:
-        content: What is in it.
+        content: The file's content.
         encoding: The encoding; if empty UTF-16 by the file's mark, or UTF-8.
 
     Raises:
-        NotUtf8Error: It isn't.
+        NotUtf8Error: It isn't in that encoding.
     """
     encoding = encoding or ("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
     try:
@@ -136,10 +136,10 @@ def _header(text: str, delimiter: str) -> tuple[list[str], int]:
 
 
 class CsvReader:
-    """What reads a CSV file, as text or with the types that Arrow finds.
+    """A reader of a CSV file, as text or with the types that Arrow finds.
 
     Args:
-        source: The file, or what is in it.
+        source: The file, or its content.
         written: How it is written.
         missing: What a cell without a value may say.
         empty_lines: Whether a line without anything is a row without values, so that rows keep their number.
@@ -183,7 +183,7 @@ class CsvReader:
         return self._try(bounded)
 
     def typed(self, names: Sequence[str]) -> tuple[pa.Table, str]:
-        """Read columns with the types that Arrow finds; those that it finds no type for are text.
+        """Read columns with the types that Arrow finds; columns without one are text.
 
         So are numbers with fractions if other columns have another decimal sign: what Arrow takes for 1.234
         may be 1234 in a table that writes 1,5.
@@ -283,7 +283,7 @@ class CsvReader:
         except UnicodeError as error:
             raise NotUtf8Error(f"expected text in {self._dialect.encoding}", str(error)[:400]) from error
         except pa.ArrowInvalid as error:
-            # Of a row that isn't in UTF-8, the handler can't be told.
+            # Arrow can't pass a row that isn't in UTF-8 to the handler.
             unread = "columns, got" in str(error) and not self._broken
             if self._dialect.encoding == "utf-8" and (unread or "UTF8" in str(error)):
                 raise NotUtf8Error(_NO_UTF8) from error
@@ -293,8 +293,8 @@ class CsvReader:
             columns = len(self._dialect.names)
             raise TableError(
                 f"expected {columns} value{'s' * (columns != 1)} in every row; got {values} in "
-                f"{f'row {row} (the header is row 1)' if row else 'one of them'}. Put values that hold the "
-                "delimiter into quotes",
+                f"{f'row {row} (the header is row 1)' if row else 'one of them'}. Quote values that "
+                "contain the delimiter",
                 str(error)[:400],
             ) from error
 

@@ -1,6 +1,6 @@
 """The app's side of the prediction log: recording what was asked here, and summing up what is there.
 
-No drawing. The log itself is serving/activity.py, which the REST service writes too.
+No drawing. The log itself is serving/activity.py, which the REST service also writes.
 """
 
 import os
@@ -44,14 +44,14 @@ class Traffic:
 
 
 def file() -> str | None:
-    """Tell where the log is; None where the operator keeps none."""
+    """Return the log's path; None where the operator keeps no log."""
     if os.environ.get("MLSTACK_ACTIVITY_POLICY") == "off":
         return None
     return os.environ.get("MLSTACK_ACTIVITY_FILE") or None
 
 
 def ask(log: ActivityLog, model: LoadedModel, frame: pd.DataFrame) -> Answers:
-    """Ask a model, and write that down.
+    """Predict with a model, and log the prediction.
 
     Raises:
         PredictionError: The model failed on these rows.
@@ -79,7 +79,7 @@ def ask(log: ActivityLog, model: LoadedModel, frame: pd.DataFrame) -> Answers:
 
 
 def traffic(path: str, model: str, span: timedelta) -> Traffic:
-    """Sum up who asked a model in the last hours or days."""
+    """Summarize a model's traffic of the last hours or days."""
     now = datetime.now(UTC)
     events = read_events(path, model, now - span).astype({"rows": int, "latency_ms": float})
     answered = events[events["status"] == 200]
@@ -101,14 +101,14 @@ def drift(
     """Compare what a version was asked lately with what it was trained on.
 
     Returns:
-        How many rows there were, and what became of each column, most drifted first.
+        How many rows there were, and the drift of each column, most drifted first.
     """
     rows = read_inputs(path, model, version, datetime.now(UTC) - span)
     return len(rows), columns_drift(rows, profile)
 
 
 def _buckets(events: pd.DataFrame, answered: pd.DataFrame, now: datetime, span: timedelta) -> pd.DataFrame:
-    """Make a row for each step of time, also where nobody asked."""
+    """Make a row for each step of time, even without predictions."""
     step = next((s for s in _STEPS if span / pd.Timedelta(s) <= _BUCKETS), _STEPS[-1])
     times = pd.date_range(pd.Timestamp(now - span).floor(step), pd.Timestamp(now).floor(step), freq=step)
     by_time = events.groupby(events["time"].dt.floor(step))

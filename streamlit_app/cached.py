@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The registered models; `live` is False when MLflow is away and this is what it said last."""
+    """The registered models; `live` is False when MLflow is away and this is their last known state."""
 
     models: tuple[RegisteredModel, ...]
     live: bool
@@ -70,13 +70,13 @@ def catalogue() -> Catalogue:
             raise
         memory.last = Catalogue(memory.last.models, live=False)
         if was_live:
-            _log.warning("%s Going on with the models already loaded. %s", error, error.detail)
+            _log.warning("%s Serving the models that are already loaded. %s", error, error.detail)
     return memory.last
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model…")
 def model(name: str, version: str) -> AppModel:
-    """Return one exact version: an alias that moves is a new entry here, and a failure is none."""
+    """Return one exact version: an alias that moves makes a new entry, and failures are not cached."""
     loaded = registry().load(name, version)
     settle()  # or Streamlit, which collects garbage after each run, takes 0.2 s a time
     return loaded
@@ -114,7 +114,7 @@ def activity_log() -> ActivityLog:
 
 @st.cache_data(ttl=10, max_entries=50, show_spinner=False)
 def traffic(path: str, name: str, span: timedelta) -> Traffic:
-    """Sum up what a model was asked lately."""
+    """Summarize the recent traffic of a model."""
     return activity.traffic(path, name, span)
 
 
@@ -124,7 +124,7 @@ def traffic(path: str, name: str, span: timedelta) -> Traffic:
 def drift(
     path: str, name: str, version: str, span: timedelta, _profile: Profile
 ) -> tuple[int, tuple[Drift, ...]]:
-    """Measure how far that is from the training data; name and version stand for the profile."""
+    """Compare recent inputs with the training data; name and version stand for the profile."""
     return activity.drift(path, name, version, _profile, span)
 
 

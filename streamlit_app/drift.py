@@ -9,7 +9,7 @@ Two measures for each column. The population stability index compares shares of 
 
 Of few rows, PSI is large by chance alone. Times 1 / (1/n + 1/m) it is nearly chi-squared distributed with one
 degree of freedom less than there are bins, if nothing drifted; below that distribution's 99 % point it is
-taken for chance here.
+attributed to chance here.
 
     Yurdakul, B. and Naranjo, J. (2020): Statistical properties of the population stability index, Journal of
     Risk Model Validation 14(4).
@@ -44,7 +44,7 @@ _FLOOR = 1e-4  # a bin that is empty on one side counts as this share, for the l
 
 @dataclass(frozen=True)
 class Drift:
-    """What became of one column.
+    """The drift of one column.
 
     Attributes:
         name: The column.
@@ -107,7 +107,7 @@ def ks(sample: np.ndarray, values: np.ndarray) -> float:
 
 
 def ks_p_value(statistic: float, rows: int, others: int) -> float:
-    """Tell how likely a statistic is at least so large if both sides come from one distribution."""
+    """Return the probability of a statistic at least this large if both sides share one distribution."""
     return float(kolmogorov(statistic * np.sqrt(rows * others / (rows + others)))) if rows and others else 1.0
 
 
@@ -124,7 +124,7 @@ def _column(name: str, values: pd.Series, seen: Seen, trained: int) -> Drift:
         statistic = ks(np.array(seen.sample), numbers)
         p_value = ks_p_value(statistic, round(trained * (1 - seen.missing)), known)
         middle = float(np.median(numbers)) if known and seen.kind != "date" else None
-    # What is missing is a bin too: that can be what drifts.
+    # Missing values are a bin as well, because their share can drift.
     names, expected = [*names, "missing"], np.append(expected, seen.missing)
     actual = np.append(counts, rows - known) / max(1, rows)
     index = psi(expected, actual, max(_FLOOR, 0.5 / max(1, rows)))
@@ -146,7 +146,7 @@ def _verdict(index: float, chance: float, rows: int, *, shifted: bool) -> Verdic
 
 
 def _numbers(present: pd.Series, seen: Seen) -> np.ndarray:
-    """Return logged values as numbers; dates were logged as text. What is none of these is left out."""
+    """Return logged values as numbers; dates were logged as text. Other values are left out."""
     if seen.kind == "date":
         dates = pd.to_datetime(present.astype(str), errors="coerce", utc=True, format="ISO8601").dropna()
         return np.asarray((dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), dtype=float)

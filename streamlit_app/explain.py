@@ -37,7 +37,7 @@ class Influence:
 
 
 def influences(model: AppModel, row: Mapping[str, Value], answer: str | float) -> list[Influence]:
-    """Measure what each value adds to the prediction, strongest first.
+    """Measure how much each value contributes to the prediction, strongest first.
 
     Args:
         model: The version that answers.
@@ -45,7 +45,7 @@ def influences(model: AppModel, row: Mapping[str, Value], answer: str | float) -
         answer: What it answered.
 
     Returns:
-        One for each column of which something is known; at most some 170 columns are looked at.
+        One for each column with training values or examples; at most some 170 columns are examined.
 
     Raises:
         PredictionError: The model failed on one of these rows.
@@ -72,7 +72,7 @@ def influences(model: AppModel, row: Mapping[str, Value], answer: str | float) -
 
 
 def _draws(model: AppModel, column: Column, most: int) -> tuple[list[Value], np.ndarray]:
-    """Return values that a column has, with their weights; of the examples where there is no profile."""
+    """Return typical values of a column with their weights; from the examples if there is no profile."""
     seen = column.seen
     if seen is None:
         values = [example[column.name] for example in model.examples[:most]]

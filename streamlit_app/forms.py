@@ -66,7 +66,7 @@ class Group:
 def groups(columns: Sequence[Column], examples: Sequence[Mapping[str, Value]]) -> tuple[Group, ...]:
     """Lay out a form.
 
-    Many columns are parted by the words that their names share: "mean radius" and "mean area" go under
+    Many columns are grouped by the words that their names share: "mean radius" and "mean area" go under
     "Mean", "radius error" under "Error", "pixel_3_0" to "pixel_3_7" under "Pixel 3".
 
     Args:
@@ -120,7 +120,7 @@ def readable(name: str) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number as a person would: four digits that matter, thousands parted."""
+    """Write a number as a person would: four significant digits, and commas between thousands."""
     if not math.isfinite(value):
         return str(value)
     magnitude = math.floor(math.log10(abs(value))) if value else 0
@@ -176,7 +176,7 @@ def _slider(column: Column, low: float, high: float, hint: str) -> Field:
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough * (1 - 1e-9))
     if column.kind == "integer":
         step = max(1.0, step)
-    # One digit more than the steps have: an example's value may lie between them.
+    # One digit more than the steps have, because an example's value may fall between them.
     decimals = 0 if column.kind == "integer" else max(0, 1 - math.floor(math.log10(step)))
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     return Field(

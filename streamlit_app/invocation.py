@@ -1,4 +1,4 @@
-"""A question and its answer as a program would send and get them. Pure."""
+"""A request and its answer as a program would send and receive them. Pure."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from streamlit_app.models import AppModel, Prediction
 
 
 def answer(model: AppModel, row: Mapping[str, Value], prediction: Prediction) -> str:
-    """Return the answer as JSON, with what was asked and who answered."""
+    """Return the answer as JSON, with its inputs and the version that answered."""
     found: dict[str, Any] = {"model": model.name, "version": model.version, "prediction": prediction.value}
     if prediction.probabilities:
         found["probabilities"] = prediction.probabilities

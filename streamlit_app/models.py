@@ -1,4 +1,4 @@
-"""A loaded version with what pages show beside it. No drawing, and no way to MLflow."""
+"""A loaded version with what pages show about it. Draws nothing, and can't reach MLflow."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -54,7 +54,7 @@ class AppModel(LoadedModel):
     def of(
         cls, loaded: LoadedModel, tags: Mapping[str, str], version_url: str | None, run_url: str | None
     ) -> Self:
-        """Lay what the app shows beside a loaded version."""
+        """Combine a loaded version with what pages show about it."""
         held = {field.name: getattr(loaded, field.name) for field in fields(loaded)}
         return cls(**held, tags=tags, version_url=version_url, run_url=run_url)
 
@@ -74,7 +74,7 @@ class AppModel(LoadedModel):
         return forms.groups(self.columns, self.examples)
 
     def answer(self, row: Mapping[str, Value]) -> Prediction:
-        """Answer for one row.
+        """Predict one row.
 
         Raises:
             PredictionError: The model failed on this row.

@@ -1,4 +1,4 @@
-"""What the app shows of the registry: models, versions, trainings and cards. Nothing in this file draws."""
+"""What the app shows of the registry: models, versions, trainings and cards. Draws nothing."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A name in the registry, with the versions that answer (None: nothing promoted yet) and want to."""
+    """A name in the registry, with its champion (None: nothing promoted yet) and challenger."""
 
     name: str
     description: str
@@ -70,7 +70,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Training:
-    """A training of one problem: all its models, and what was remarked."""
+    """A training of one problem: its leaderboard, and the findings of its checks."""
 
     started: datetime
     outcome: str
@@ -255,7 +255,7 @@ class Registry:
 
 
 def _unusable(what: str, error: Exception) -> ModelUnusableError:
-    """Say what failed, and why: to a person if that was said kindly, else to whoever looks after it."""
+    """Say what failed, and why: in the error's own words if they are meant for people."""
     if isinstance(error, ExplainedError):
         return ModelUnusableError(f"{what} {error}", error.detail)
     _log.error("%s", what, exc_info=error)
@@ -263,7 +263,7 @@ def _unusable(what: str, error: Exception) -> ModelUnusableError:
 
 
 def _dataset(run: Run | None) -> dict[str, str]:
-    """Tell what MLflow knows of the table that a run was trained on."""
+    """Return what MLflow knows about the table that a run was trained on."""
     if run is None or not run.datasets:
         return {}
     found = run.datasets[0]

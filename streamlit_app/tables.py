@@ -1,7 +1,7 @@
 """From an uploaded file to the rows that a model takes, with a report of what doesn't fit. Pure.
 
-Everything of a CSV is read as text first, so that a value that is no number can be named with its row. What
-a text means is said by the rules that travel with the model (`serving.rules`).
+Everything of a CSV is read as text first, so that a value that isn't a number can be reported with its row.
+The rules that travel with the model say what text means (`serving.rules`).
 """
 
 import io
@@ -68,7 +68,7 @@ class Upload:
     Attributes:
         table: All its columns.
         first_row: The number of its first row, as a spreadsheet shows it.
-        notes: How it was read, where that could have been otherwise.
+        notes: How it was read, where that was not obvious.
         blank: Places in the file of the rows that hold nothing and are left out, lowest first.
     """
 
@@ -78,24 +78,24 @@ class Upload:
     blank: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
 
     def shown(self, place: int) -> int:
-        """The number of a row as a spreadsheet shows it; places begin at 0."""
+        """Return the number of a row as a spreadsheet shows it; places begin at 0."""
         return tables.original(place, self.blank) + self.first_row
 
 
 @dataclass(frozen=True)
 class Matched:
-    """A table laid beside a model's columns.
+    """A table matched with a model's columns.
 
     Attributes:
         frame: What the model takes; without the rows that it can't be asked about.
         usable: For each row of the file whether it is in there.
         missing: Required columns that the file lacks: nothing can be asked then.
         absent: Optional ones, which are taken as empty.
-        renamed: Columns of the file that differ from the model's in writing only, with the model's name.
-        extra: Columns that the model has no use for.
+        renamed: Columns of the file that differ from the model's in spelling only, with the model's name.
+        extra: Columns that the model doesn't use.
         problems: What keeps rows out.
-        remarks: What the model answers all the same, but never saw in training.
-        notes: How columns were read, where the training data were written otherwise.
+        remarks: Values that get an answer, but were never seen in training.
+        notes: How columns were read, where the training data were written differently.
     """
 
     frame: pd.DataFrame
@@ -110,33 +110,33 @@ class Matched:
 
 
 def read(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
-    """Reads an uploaded CSV or Parquet file.
+    """Read an uploaded CSV or Parquet file.
 
     Args:
         name: The file's name.
-        content: What is in it.
+        content: The file's content.
         columns: The model's; a CSV's delimiter is the one that finds the most of them.
 
     Raises:
         TableError: It is neither, is empty, damaged, or too large.
     """
     if not content.strip():
-        raise TableError(f"{name} is empty. It needs a row of column names, and a row for each question.")
+        raise TableError(f"Expected a row of column names and a row for each prediction; {name} is empty.")
     for start, what in _BINARY.items():
         if content.startswith(start):
-            raise TableError(f"{name} is {what}.")
+            raise TableError(f"Expected CSV or Parquet; {name} is {what}.")
     upload = _parquet(name, content) if content.startswith(b"PAR1") else _csv(name, content, columns)
     if not upload.table.num_rows:
-        raise TableError(f"{name} has column names, but no rows.")
+        raise TableError(f"Expected at least one row; {name} has column names, but no rows.")
     return upload
 
 
 def match(upload: Upload, model: AppModel) -> Matched:
-    """Finds the model's columns in a table by name, and converts them.
+    """Find the model's columns in a table by name, and converts them.
 
     Args:
         upload: The table.
-        model: Who will be asked.
+        model: The version that answers.
     """
     table = upload.table
     names = _found(table.column_names, model.columns)
@@ -161,7 +161,7 @@ def match(upload: Upload, model: AppModel) -> Matched:
             wrong |= rows
         empty = converted.isna().to_numpy() & ~wrong if column.required else np.zeros_like(wrong)
         if empty.any():
-            problems.append(_problem(upload, own, "a value is needed, and there is none", empty, None))
+            problems.append(_problem(upload, own, "expected a value; got none", empty, None))
         usable &= ~wrong & ~empty
         values[column.name] = converted
         remarks += [_problem(upload, own, text, rows, seen) for rows, text in _unseen(converted, column)]
@@ -182,7 +182,7 @@ def match(upload: Upload, model: AppModel) -> Matched:
 
 
 def answered(upload: Upload, usable: np.ndarray, added: dict[str, np.ndarray]) -> pa.Table:
-    """Adds the answers to a table as it was uploaded; empty where a row could not be asked about."""
+    """Add the answers to a table as it was uploaded; empty where a row could not be asked about."""
     table = upload.table
     places = np.full(len(usable), -1)
     places[usable] = np.arange(int(usable.sum()))
@@ -195,14 +195,14 @@ def answered(upload: Upload, usable: np.ndarray, added: dict[str, np.ndarray]) -
 
 
 def as_csv(table: pa.Table) -> bytes:
-    """Writes a table as CSV."""
+    """Write a table as CSV."""
     sink = io.BytesIO()
     arrow_csv.write_csv(table, sink)
     return sink.getvalue()
 
 
 def as_parquet(table: pa.Table) -> bytes:
-    """Writes a table as Parquet."""
+    """Write a table as Parquet."""
     sink = io.BytesIO()
     parquet.write_table(table, sink, compression="zstd")
     return sink.getvalue()
@@ -217,7 +217,8 @@ def _parquet(name: str, content: bytes) -> Upload:
         return Upload(_unique(name, file.read()), 1)
     except (pa.ArrowException, OSError) as error:
         raise TableError(
-            f"{name} begins like a Parquet file, but can't be read.", str(error)[:400]
+            f"Expected a whole Parquet file; {name} begins like a Parquet file, but can't be read.",
+            str(error)[:400],
         ) from error
 
 
@@ -253,17 +254,20 @@ def _text(name: str, content: bytes, columns: Sequence[Column], encoding: str) -
 def _check_size(name: str, rows: int, columns: int, size: int) -> None:
     for count, most, what in ((columns, MOST_COLUMNS, "columns"), (rows, MOST_ROWS, "rows")):
         if count > most:
-            raise TableError(f"{name} has {count:,} {what}; at most {most:,} are read. Send it in parts.")
+            raise TableError(f"Expected at most {most:,} {what}; {name} has {count:,}. Send it in parts.")
     if size > MOST_BYTES:
         most = MOST_BYTES // 2**20
-        raise TableError(f"{name} takes {size // 2**20:,} MB when it is unpacked; at most {most} are read.")
+        raise TableError(
+            f"Expected at most {most} MB; {name} takes {size // 2**20:,} when it is unpacked."
+            " Send it in parts."
+        )
 
 
 def _check_names(name: str, names: Sequence[str]) -> None:
     twice = [column for column, count in Counter(names).items() if count > 1]
     if twice:
         shown = ", ".join(map(repr, twice[:_SHOWN]))
-        raise TableError(f"{name} has columns of the same name: {shown}. Each needs a name of its own.")
+        raise TableError(f"Expected each column name once; {name} has columns of the same name: {shown}.")
 
 
 def _unique(name: str, table: pa.Table) -> pa.Table:
@@ -272,12 +276,12 @@ def _unique(name: str, table: pa.Table) -> pa.Table:
 
 
 def _same(name: str) -> str:
-    """What is left of a name without case, spaces and marks."""
+    """Return a name without case, spaces and punctuation."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _found(names: Sequence[str], columns: Sequence[Column]) -> dict[str, str]:
-    """The file's column for each of the model's: of the same name, else the only one written alike."""
+    """Find the file's column for each of the model's: the same name, else the only one spelled alike."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(_same(name), []).append(name)
@@ -295,7 +299,7 @@ def _found(names: Sequence[str], columns: Sequence[Column]) -> dict[str, str]:
 def _converted(
     table: pa.Table, names: dict[str, str], model: AppModel
 ) -> dict[str, tuple[Converted, Rule | None]]:
-    """Reads the model's columns by its rules; numbers that are written otherwise as they show for certain.
+    """Read the model's columns by its rules, and numbers in another notation where that is certain.
 
     Returns:
         For each of the model's columns that the file has, its values, and the rule if it isn't the model's.
@@ -343,7 +347,7 @@ def _typed(values: pd.Series, model: AppModel, name: str) -> pd.Series:
 
 
 def _unseen(values: pd.Series, column: Column) -> list[tuple[np.ndarray, str]]:
-    """Rows with values that no training row had."""
+    """Find rows with values that no training row had."""
     seen = column.seen
     if seen is None:
         return []

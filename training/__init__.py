@@ -1,1 +1,1 @@
-"""Training: compare every model on every problem, log it all to MLflow, promote the best."""
+"""Training: compare every algorithm on every problem, log it all to MLflow, promote the best model."""

@@ -44,7 +44,7 @@ class Finding:
 
     @property
     def found(self) -> bool:
-        """Whether there is something to look at."""
+        """Whether it needs attention."""
         return self.severity in {"issue", "tip"}
 
     def __str__(self) -> str:

@@ -17,8 +17,8 @@ from training.metrics import Metric
 from training.problem import Problem
 from training.results import Result
 
-WIDTH = 110  # where there is no terminal to ask
-_PULSE_SECONDS = 5.0  # between two lines on what runs, where there is no terminal
+WIDTH = 110  # without a terminal
+_PULSE_SECONDS = 5.0  # between two lines of progress, without a terminal
 
 
 def make_console() -> Console:
@@ -148,7 +148,7 @@ def seconds(value: float) -> str:
 
 
 def catalogue(problems: Mapping[str, Problem]) -> Sequence[Table]:
-    """Lay out what exists: problems, and algorithms with the tasks that they serve."""
+    """Lay out the problems, and the algorithms with their tasks."""
     first = simple_table("problems (--problem)")
     for heading in ("name", "task", "metric", "predicts", "description"):
         first.add_column(heading)

@@ -217,7 +217,7 @@ def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Col
             raise _ColumnError("expected dates from 1678 to 2261; got others") from None
         absent = np.isnat(dates)
         return _Column(name, "date", dates, bool(absent.any())), _hash(dates, absent)
-    raise _ColumnError(f"expected numbers, texts, booleans or dates; got {kind}")
+    raise _ColumnError(f"expected numbers, text, booleans or dates; got {kind}")
 
 
 def _target(problem: Problem, column: pa.ChunkedArray, table: Table) -> tuple[_Target, np.ndarray]:

@@ -38,7 +38,7 @@ def build(algorithm: Algorithm, schema: Schema, params: Mapping[str, Any] | None
 
 
 def candidates(algorithm: Algorithm, count: int) -> list[dict[str, Any]]:
-    """Draw what a search tries: the algorithm as it is, then others from its space, the same each time.
+    """Draw what a search tries: the defaults, then others from the algorithm's space, the same each time.
 
     Args:
         algorithm: What to make it of.

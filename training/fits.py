@@ -250,7 +250,7 @@ class Fits:
 
 
 def _is_broken(future: Future[Any]) -> bool:
-    """Whether a unit ended because its worker, or the table there, is gone."""
+    """Return whether a unit ended because its worker, or the table there, is gone."""
     try:
         return isinstance(future.exception(), BrokenProcessPool | CancelledError)
     except CancelledError:

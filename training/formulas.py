@@ -29,7 +29,7 @@ class Weighted:
 
     @functools.cached_property
     def total(self) -> np.ndarray:
-        """Sum of the weights, shape (draws,)."""
+        """Sum the weights, shape (draws,)."""
         return np.asarray(self.weights.sum(axis=1))
 
     def mean(self, values: np.ndarray) -> np.ndarray:
@@ -42,14 +42,14 @@ class Weighted:
 
     @functools.cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Hits, predicted and true per class, each of shape (draws, classes)."""
+        """Count hits, predicted and true per class, each of shape (draws, classes)."""
         classes = self.case.classes
         matrices = self.tally(self.case.cells, classes**2).reshape(-1, classes, classes)
         return np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(axis=1), matrices.sum(axis=2)
 
     @functools.cached_property
     def curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each judged class true and false positives down to each step, of shape (draws, steps)."""
+        """Count true and false positives of each judged class down to each step, shape (draws, steps)."""
         found = []
         for steps in self.case.steps:
             count = int(steps.max()) // 2 + 1

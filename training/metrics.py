@@ -1,7 +1,4 @@
-"""Metrics that may rank models: scikit-learn's names, short labels, and which way is better.
-
-Written down rather than asked of scikit-learn, whose import takes longer than the whole of ``--check``.
-"""
+"""Metrics that may rank models, by scikit-learn's names. Labels come from ``serving.contract``."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,13 +30,13 @@ class Metric:
         return metric_direction(self.scorer)
 
     def better(self, one: float, other: float) -> bool:
-        """Whether ``one`` is a better natural value than ``other``."""
+        """Return whether ``one`` is a better natural value than ``other``."""
         return one > other if self.greater_is_better else one < other
 
 
-# Written down rather than asked of scikit-learn: its import takes longer than the whole --check. Those that
-# people take most come first, because a refusal lists them in this order. Left out are scikit-learn's
-# scorers of clusterings, and of rows with several labels (*_samples).
+# A list, because importing scikit-learn to ask for it takes longer than the whole --check. The most common
+# come first, because an error message lists them in this order. Scorers of clusterings and of rows with
+# several labels (*_samples) are left out.
 _SCORERS: dict[Task, str] = {
     "classification": """
         accuracy balanced_accuracy f1 f1_macro f1_weighted f1_micro roc_auc roc_auc_ovr roc_auc_ovo

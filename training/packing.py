@@ -163,5 +163,5 @@ def describe_dataset(problem: Problem, data: Data) -> Dataset:
 
 @functools.lru_cache(maxsize=1)
 def _requirements() -> list[str]:
-    """Pin what the model needs to be loaded; asking MLflow to find out takes seconds a model."""
+    """Pin what the model needs to be loaded; letting MLflow find them takes seconds per model."""
     return [f"{package}=={metadata.version(package)}" for package in _RUNTIME]

@@ -32,7 +32,7 @@ class Predictions:
 
 
 def predict(estimator: BaseEstimator, x: object) -> Predictions:
-    """Ask a fitted estimator for everything it can say: labels, and scores per class if it has them.
+    """Get everything that a fitted estimator predicts: labels, and scores per class if it has them.
 
     Args:
         estimator: A fitted classifier or regressor.
@@ -72,7 +72,7 @@ class Case:
 
     @classmethod
     def of(cls, problem: Problem, predictions: Predictions, actual: np.ndarray) -> Self:
-        """Lay predictions and truth side by side.
+        """Combine predictions and truth.
 
         Args:
             problem: What is predicted.
@@ -122,7 +122,7 @@ class Case:
 
     @functools.cached_property
     def judged(self) -> list[int]:
-        """The classes that curves are drawn for: the positive one of two, else all that there are."""
+        """The classes that curves are drawn for: the positive one of two, else all of them."""
         return [1] if self.classes == 2 else [int(code) for code in np.unique(self.actual)]
 
     @functools.cached_property

@@ -123,7 +123,7 @@ def _known_algorithm(name: str, info: ValidationInfo) -> str:
 
 
 _AlgorithmName = Annotated[str, AfterValidator(_known_algorithm)]
-# An entry without a value ("ridge:") takes the algorithm as it is.
+# An entry without a value ("ridge:") leaves the algorithm unchanged.
 _Change = Annotated[Override, BeforeValidator(lambda value: {} if value is None else value)]
 
 
@@ -140,7 +140,7 @@ class Problem(_Strict):
         positive: The positive class of a metric that has one; the last class in sorted order if empty.
         test_size: Share of the rows that is held out.
         folds: Folds of the cross-validation.
-        models: What is changed of which algorithm; empty for every algorithm as it is.
+        models: Overrides by algorithm; empty for all algorithms unchanged.
         gate: When a challenger may replace the champion.
         description: What it is about, for people.
     """

@@ -49,7 +49,7 @@ def load_problems(*directories: Path) -> dict[str, Problem]:
 
 def _files(directory: Path, faults: list[str]) -> list[Path]:
     if not directory.is_dir():
-        faults.append(f"{directory}: expected a directory with problem files; there is none")
+        faults.append(f"{directory}: expected a directory with problem files; got none")
     return sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
 
 

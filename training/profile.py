@@ -126,7 +126,7 @@ def _levels(values: pd.Series) -> dict[str, Any]:
 
 
 def _error(data: Data, estimator: BaseEstimator) -> dict[str, float]:
-    """How far from the truth nine in ten predictions are at most, by the holdout.
+    """Return the distance from the truth within which nine in ten holdout predictions are.
 
     The split conformal quantile: an interval of this half width holds a new row's true value with at least
     this probability, whatever the model, as long as rows come as the holdout's did.

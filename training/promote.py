@@ -72,7 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=_number, metavar="N", help="which version (default: the challenger)")
     which.add_argument("--rollback", action="store_true", help="the champion before the present one")
-    add("--by", default=user, metavar="WHO", help=f"who wants it, for the record (default: USER, now {user})")
+    add(
+        "--by",
+        default=user,
+        metavar="WHO",
+        help=f"who asked for it, for the record (default: USER, now {user})",
+    )
     add("--reason", default="", metavar="TEXT", help="why, for the record")
     return parser
 

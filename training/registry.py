@@ -40,7 +40,7 @@ class RegistryError(UsageError):
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered model as it is now.
+    """A registered model in its present state.
 
     Attributes:
         name: Its name, the problem's.
@@ -60,7 +60,7 @@ class Registered:
         return self.aliases.get(CHAMPION, "")
 
     def ready(self, version: str) -> bool:
-        """Whether there is such a version, and it can be loaded."""
+        """Whether the version exists and can be loaded."""
         return version in self.versions and self.versions[version].status == "READY"
 
     def describe(self, version: str) -> str:
@@ -192,7 +192,7 @@ class Registry:
             The model's folder.
 
         Raises:
-            MlflowException: There is no such version, or its files can't be reached.
+            MlflowException: The version doesn't exist, or its files can't be reached.
         """
         # Not by models:/..., which MLflow would look up at the process's own tracking URI.
         place = self._client.get_model_version_download_uri(name, version)
@@ -217,7 +217,7 @@ class Registry:
             reason: Why.
 
         Raises:
-            RegistryError: There is no such model, version or challenger, or it isn't ready.
+            RegistryError: The model, version or challenger doesn't exist, or isn't ready.
         """
         before = self.find(name)
         version = version or before.aliases.get(CHALLENGER)
@@ -243,7 +243,7 @@ class Registry:
         """Make the champion before the present one champion again.
 
         Raises:
-            RegistryError: There is no such model, or no champion before this one that still exists.
+            RegistryError: The model, or an earlier champion of it, doesn't exist.
         """
         before = self.find(name)
         history = [version for version in before.history if before.ready(version)]

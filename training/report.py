@@ -88,7 +88,7 @@ def files(course: Course) -> dict[str, bytes]:
 
 
 def values(course: Course, *, search: int, backend: str, seconds: float) -> TrainingValues:
-    """Sum a training up.
+    """Summarize a training.
 
     Args:
         course: What was trained.

@@ -80,7 +80,7 @@ class Result:
 
     @property
     def mean(self) -> float:
-        """Mean of the fold scores: what algorithms are ranked by."""
+        """Mean of the fold scores, by which algorithms are ranked."""
         return statistics.fmean(self.fold_scores) if self.fold_scores else math.nan
 
     @property
@@ -116,6 +116,6 @@ def failed(problem: str, algorithm: str, error: BaseException) -> Result:
 
 
 def first_line(message: object) -> str:
-    """Cut what somebody else wrote to a line that fits into a table."""
+    """Shorten a foreign message to one line that fits into a table."""
     lines = str(message).strip().splitlines()
     return lines[0][:300] if lines else ""

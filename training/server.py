@@ -21,7 +21,7 @@ def default_uri() -> str:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse what can't be a tracking URI.
+    """Refuse an invalid tracking URI.
 
     Raises:
         UsageError: It has no scheme.

@@ -36,10 +36,10 @@ _S3_SECONDS = 10
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
-# How files begin that are no CSV, whatever they are called.
+# First bytes of files that aren't CSV, whatever their names.
 _NO_CSV = {
     b"PAR1": "a Parquet file; write 'source: parquet'",
-    b"\x1f\x8b": "compressed by gzip; unpack it, or keep the table as Parquet",
+    b"\x1f\x8b": "a gzip file; unpack it, or keep the table as Parquet",
     b"PK\x03\x04": "a ZIP archive or an Excel sheet; save it as CSV",
 }
 _CREDENTIALS = (
@@ -85,11 +85,11 @@ def read_table(problem: Problem) -> Table:
             with path.open("rb") as file:
                 start = file.read(4)
         except IsADirectoryError:
-            raise _fault(problem, "expected a file; this is a directory") from None
+            raise _fault(problem, "expected a file; got a directory") from None
         except OSError as error:
             raise _fault(problem, f"can't be read: {error.strerror}") from None
         if not size:
-            raise _fault(problem, "expected a table; the file is empty")
+            raise _fault(problem, "expected a table; got an empty file")
         try:
             if problem.data.source == "parquet":
                 return _read_parquet(problem, path)
@@ -126,7 +126,7 @@ def available_memory(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | 
         ),
     ):
         numbers = [line for path in (limit, use) for line in _lines(path)]
-        if len(numbers) == 2 and numbers[0].isdigit():  # "max" is no limit
+        if len(numbers) == 2 and numbers[0].isdigit():  # "max" means no limit
             # What is cached of files is given back when memory gets short.
             stat = dict(line.split() for line in _lines(limit.parent / "memory.stat"))
             found.append(int(numbers[0]) - int(numbers[1]) + int(stat.get(cache, 0)))
@@ -162,7 +162,7 @@ def _read_sklearn(problem: Problem) -> Table:
 def _read_csv(problem: Problem, path: Path, size: int, start: bytes) -> Table:
     for magic, what in _NO_CSV.items():
         if start.startswith(magic):
-            raise _fault(problem, f"expected csv; this is {what}")
+            raise _fault(problem, f"expected csv; got {what}")
     _fits(problem, size)
     with path.open("rb") as file:
         head = file.read(tables.HEAD_BYTES)
@@ -184,7 +184,7 @@ def _read_text(problem: Problem, path: Path, head: bytes, encoding: str) -> Tabl
 def _table(
     table: pa.Table, notes: tuple[str, ...] = (), *, decimal: str = ".", retype: bool = False
 ) -> Table:
-    """Find out how a table is to be read, and read its texts so."""
+    """Infer how a table is to be read, and read its text accordingly."""
     table, empty = tables.without_empty_rows(table)
     rules, faults = infer(table, decimal=decimal, retype=retype)
     for place, name in enumerate(table.column_names):
@@ -239,7 +239,7 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
 
     Args:
         problem: What names the columns.
-        names: The columns that there are.
+        names: The columns of the table.
         default: New names of those that the problem doesn't rename.
     """
     rename = problem.data.rename
@@ -260,9 +260,7 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
             'leave it out by drop: [""]'
         )
     if len(chosen) == 1:
-        raise ProblemError(
-            f"{problem.name}: drop: expected columns to learn from; none but the target is left"
-        )
+        raise ProblemError(f"{problem.name}: drop: expected columns to learn from; got the target alone")
     return chosen
 
 

@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=1,
         metavar="N",
-        help="candidates of each algorithm (default: 1, no search)",
+        help="candidates to try for each algorithm (default: 1, no search)",
     )
     add(
         "--backend",
@@ -216,22 +216,22 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         default=os.environ.get("MLSTACK_TIME_LIMIT") or "0",
         metavar="SECONDS",
-        help="give up what isn't done by then and rank the rest (default: MLSTACK_TIME_LIMIT, else none)",
+        help="stop what isn't done by then and rank the rest (default: MLSTACK_TIME_LIMIT, else none)",
     )
     add(
         "--spool",
         type=Path,
         default=_path("MLSTACK_SPOOL") or Path.home() / ".cache" / "mlstack" / "spool",
         metavar="DIR",
-        help="where results are kept that MLflow could not take; the next training uploads them "
+        help="folder for results that MLflow could not take; the next training uploads them "
         "(default: MLSTACK_SPOOL, else %(default)s)",
     )
-    add("--list", action="store_true", help="list problems and algorithms, and stop")
-    add("--check", action="store_true", help="validate the choice, say how many trainings it makes, and stop")
+    add("--list", action="store_true", help="list problems and algorithms, then exit")
+    add("--check", action="store_true", help="validate the choice, print the number of trainings, then exit")
     add(
         "--close-left-over",
         metavar="REASON",
-        help="close the runs that a killed training of this job (MLSTACK_JOB) left RUNNING, and stop",
+        help="close the runs that a killed training of this job (MLSTACK_JOB) left RUNNING, then exit",
     )
     parser.set_defaults(job=os.environ.get("MLSTACK_JOB", ""))
     return parser

@@ -1,4 +1,4 @@
-"""What a model is asked: how much, how fast, and whether the data have drifted."""
+"""A model's traffic: how much, how fast, and whether the data have drifted."""
 
 from datetime import timedelta
 
@@ -36,12 +36,12 @@ def figures(traffic: Traffic) -> None:
 
 
 def verdict(rows: int, found: tuple[Drift, ...]) -> None:
-    """Say in plain words whether the rows are still like those of the training."""
+    """Say in plain words whether the rows still resemble the training data."""
     drifted, changed = ([d for d in found if d.verdict == word] for word in ("drifted", "changed"))
     with st.container(key="verdict"):
         if rows < ENOUGH:
             st.info(
-                f"Rows so far: {rows}. From {ENOUGH} rows on, drift can be told from chance.",
+                f"Rows so far: {rows}. From {ENOUGH} rows on, drift can be distinguished from chance.",
                 icon=":material/hourglass:",
             )
         elif drifted:
@@ -117,7 +117,7 @@ def draw_drift(path: str, model: AppModel, span: timedelta) -> None:
         notices.empty(
             "No inputs to compare",
             "compare",
-            f"Version {model.version} was not asked in this period, or the log keeps no inputs.",
+            f"Version {model.version} made no predictions in this period, or the log keeps no inputs.",
         )
         return
     verdict(rows, found)
@@ -145,7 +145,7 @@ def draw(model: AppModel) -> None:
         notices.empty(
             "No traffic yet",
             "bedtime",
-            f"No one asked {forms.readable(model.name)} in this period, here or through the REST service.",
+            f"{forms.readable(model.name)} made no predictions in this period, here or over REST.",
             "Predictions appear here a few seconds after they are made.",
         )
         return

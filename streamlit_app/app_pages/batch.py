@@ -36,7 +36,7 @@ class Scored:
 
 
 def score(model: AppModel, upload: Upload, matched: Matched, name: str) -> Scored:
-    """Ask the model in parts, showing how far it is.
+    """Ask the model in parts, showing its progress.
 
     Raises:
         PredictionError: The model failed on a part.
@@ -65,7 +65,7 @@ def score(model: AppModel, upload: Upload, matched: Matched, name: str) -> Score
 
 
 def report(matched: Matched, model: AppModel, rows: int) -> None:
-    """Say what of the file is used, and what stands in the way."""
+    """Report which parts of the file are used, and what can't be."""
     found = len(model.columns) - len(matched.missing) - len(matched.absent)
     with st.container(key="report"):
         if matched.missing:
@@ -103,7 +103,7 @@ def report(matched: Matched, model: AppModel, rows: int) -> None:
 
 
 def result(scored: Scored) -> None:
-    """Show the first rows with their answers, and lets all be taken away."""
+    """Show the first rows with their answers, and offer all of them for download."""
     st.subheader(f"{scored.rows:,} predictions", anchor=False)
     stem = scored.file.rpartition(".")[0] or scored.file
     with st.container(horizontal=True):
@@ -142,7 +142,7 @@ def result(scored: Scored) -> None:
 
 
 def template(model: AppModel) -> None:
-    """Offer a file that fits, to be filled in."""
+    """Offer a file with the model's columns, to be filled in."""
     rows = pd.DataFrame(list(model.examples) or None, columns=[column.name for column in model.columns])
     st.download_button(
         "Download an example file",
@@ -157,7 +157,7 @@ def template(model: AppModel) -> None:
 
 
 def draw(model: AppModel) -> None:
-    """Draw the upload, and what came of it."""
+    """Draw the upload and its result."""
     answer.version(model)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown("One row per prediction; columns are found by name, in any order.", width="content")

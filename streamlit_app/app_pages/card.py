@@ -15,7 +15,7 @@ _SEVERITIES = {"issue": ":red-badge[issue]", "tip": ":orange-badge[tip]", "passe
 
 
 def pick_version(name: str, champion: str) -> str:
-    """Let a person look at an older version too."""
+    """Let a person look at an older version as well."""
     numbers = [version.number for version in cached.versions(name)]
     if champion not in numbers:
         numbers.insert(0, champion)
@@ -118,7 +118,7 @@ def limits(card: Card) -> None:
 
 
 def schema(card: Card) -> None:
-    """Draw what the model takes, and what the training rows held."""
+    """Draw the model's columns, and what the training rows held."""
     st.subheader(f"{len(card.columns)} columns", anchor=False)
     frame = pd.DataFrame([_described(column) for column in card.columns])
     grid.show(

@@ -20,7 +20,7 @@ _FEW = 2  # decisions that need no scroll bar
 
 
 def roles(catalogue: Catalogue, name: str) -> dict[str, str]:
-    """Tell which version of a model is champion, and which is challenger."""
+    """Return the roles of a model's versions: champion and challenger."""
     model = next(model for model in catalogue.models if model.name == name)
     held = {model.champion: CHAMPION, model.challenger: CHALLENGER}
     return {version: role for version, role in held.items() if version}
@@ -49,7 +49,7 @@ def overview(catalogue: Catalogue) -> None:
 
 
 def decision(version: Version, role: str) -> None:
-    """Draw what the gate decided of one version, and why."""
+    """Draw the gate's decision on one version, and its reason."""
     outcome = version.tags.get(VersionTag.GATE_DECISION, "")
     badge = {
         "promote": ":green-badge[promoted by the gate]",
@@ -147,7 +147,7 @@ def leaderboard(training: Training | None) -> None:
         name for name in frame.columns if name.startswith("cv_") and not name.endswith(("_std", "_seconds"))
     )
     frame["model"] = frame["model"].map(words)
-    # Beside the baseline, the others would be one dot.
+    # Next to the baseline, the others would be a single dot.
     done = frame[
         frame["rank"].notna() & (frame["predict_us_per_row"].fillna(0) > 0) & (frame["model"] != _BASELINE)
     ]
@@ -171,7 +171,7 @@ def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None
 
 
 def promoted(version: Version) -> datetime | None:
-    """Tell when a version became champion; None where its tags, which are free text, don't say."""
+    """Return when a version became champion; None where its tags, which are free text, don't say."""
     try:
         return datetime.fromisoformat(version.tags[VersionTag.PROMOTED_AT]).replace(tzinfo=None)
     except (KeyError, ValueError):

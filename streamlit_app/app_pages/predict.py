@@ -64,7 +64,7 @@ def draw_answer(model: AppModel, row: dict[str, Value] | None, *, asked: bool) -
 
 
 def draw(model: AppModel) -> None:
-    """Draw the form beside the answer; on a phone, above it."""
+    """Draw the form next to the answer; on a phone, above it."""
     announce(model)
     answer.version(model)
     left, right = st.columns([5, 3], gap="medium")

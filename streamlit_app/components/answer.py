@@ -16,7 +16,7 @@ _MOST_INFLUENCES = 6
 
 
 def version(model: AppModel) -> None:
-    """Say in a line which version answers, how good it is, and where MLflow keeps it."""
+    """Show in a line which version answers, how good it is, and where MLflow keeps it."""
     facts = [f"**{forms.readable(model.name)}** v{model.version}", f":green-badge[{CHAMPION}]"]
     if algorithm := model.tags.get(VersionTag.ALGORITHM):
         facts.append(algorithm.replace("_", " "))
@@ -29,7 +29,7 @@ def version(model: AppModel) -> None:
 
 
 def show(model: AppModel, prediction: Prediction | None) -> None:
-    """Draw the prediction large, and how sure it is; before there is one, where it will be."""
+    """Draw the prediction large, and how sure it is; before there is one, a placeholder."""
     if prediction is None:
         st.metric("Prediction", "—")
         what = "a typical row" if model.profile else "a real example"
@@ -71,7 +71,7 @@ def pushed(model: AppModel, found: list[Influence], *, classes: bool) -> None:
 
 
 def program(model: AppModel, row: dict[str, Value], prediction: Prediction) -> None:
-    """Show the answer as a program would get it, and how to ask for it."""
+    """Show the answer as a program would receive it, and how to request it."""
     url = os.environ.get("MLSTACK_SCORING_PUBLIC_URL")
     with st.expander("For programs: JSON and curl" if url else "For programs: JSON", icon=":material/code:"):
         if url:

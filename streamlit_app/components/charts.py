@@ -1,4 +1,4 @@
-"""The charts, which look alike: thin axes, figures in the labels, a sentence for who can't see them.
+"""The charts, which look alike: thin axes, figures in the labels, a sentence for screen readers.
 
 Plain Vega-Lite: Altair would take 27 MiB in the process and 14 ms for each chart to say the same.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-# Told apart in light and dark mode, and by the colour blind.
+# Distinguishable in light and dark mode, and with colour blindness.
 MORE, LESS = "#4c6ef5", "#f08c00"
 _BAR = 34
 _PADDED = {"zero": False, "padding": 16}
@@ -99,7 +99,7 @@ def speed(frame: pd.DataFrame, score: str, name: str) -> None:
         "params": [_zoom("x", "y")],
     }
     names = {
-        # More names would stand on each other; a pointer on a dot tells the rest.
+        # More names would overlap; the tooltip of a dot has the others.
         "transform": [{"filter": "datum.named"}],
         "mark": {"type": "text", "align": "left", "dx": 9, "dy": -7, "fontSize": 11, "color": "#8592ad"},
         "encoding": {"x": x, "y": y, "text": {"field": "model"}},

@@ -11,10 +11,10 @@ _RETRY_SECONDS = 15  # a model that can't be loaded costs a download each time
 
 
 def changes(drawn: cached.Catalogue | None) -> None:
-    """Draw the page again as soon as the registry is no longer what was drawn.
+    """Draw the page again as soon as the registry has changed.
 
     Args:
-        drawn: What this page shows; None: MLflow was away.
+        drawn: What this page shows; None if MLflow was not answering.
     """
 
     @st.fragment(run_every=cached.POLL_SECONDS)
@@ -30,7 +30,7 @@ def changes(drawn: cached.Catalogue | None) -> None:
 
 
 def retry() -> None:
-    """Draw the page again after a while, for a failure that the registry says nothing about."""
+    """Draw the page again after a while, for a failure that doesn't show in the registry."""
     drawn_at = time.monotonic()
 
     @st.fragment(run_every=_RETRY_SECONDS)

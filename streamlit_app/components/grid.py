@@ -13,7 +13,7 @@ def show(frame: pd.DataFrame, sentence: str, key: str, columns: dict[str, Any] |
 
     Args:
         frame: Its rows.
-        sentence: What it is, for who can't see it.
+        sentence: A description, for screen readers.
         key: Its name, unique in the page.
         columns: How columns are drawn, where it matters.
     """

@@ -1,4 +1,4 @@
-"""What stands above every page: where you are, and which model it is about."""
+"""The head of every page: its title, and the chosen model."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from streamlit_app.models import AppModel
 
 
 def show(title: str) -> None:
-    """Draw the page's title and the way into MLflow."""
+    """Draw the page's title and the link to MLflow."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.title(title, anchor=False, width="content")
         if url := cached.registry().home_url:
@@ -21,7 +21,7 @@ def show(title: str) -> None:
 def pick_model(catalogue: cached.Catalogue, names: list[str]) -> None:
     """Let a person choose among models; a page reads the choice with `chosen`.
 
-    The choice is in the address too, so that a link sent to a colleague opens the same model.
+    The choice is also in the address, so that a link sent to a colleague opens the same model.
     """
     if (linked := st.query_params.get("model")) in names:
         st.session_state.setdefault("model", linked)
@@ -42,7 +42,7 @@ def chosen() -> tuple[str, str]:
 
 
 def with_model(draw: Callable[[AppModel], None]) -> None:
-    """Draw a page for the chosen model's champion, or says why there is none to draw it for."""
+    """Draw a page for the chosen model's champion, or say why there is none."""
     try:
         loaded = cached.model(*chosen())
     except ModelUnusableError as error:

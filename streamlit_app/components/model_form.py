@@ -17,7 +17,7 @@ _FIRST, _LAST = date(1678, 1, 1), date(2261, 12, 31)  # what a model's dates can
 
 
 def asked(model: AppModel) -> tuple[dict[str, Value] | None, bool]:
-    """Return what a person asks; known before the form is drawn, so that a long form holds up no answer.
+    """Return the row to predict; known before the form is drawn, so that a long form delays no answer.
 
     Args:
         model: The version that answers.
@@ -64,7 +64,7 @@ def show(model: AppModel) -> None:
 
 
 def _ask(model: AppModel, layout: Sequence[Group], widgets: dict[str, str]) -> None:
-    """Take the row as it stands in the widgets, if nothing is wanting."""
+    """Take the row from the widgets, if nothing required is empty."""
     row = {name: None if (value := st.session_state[key]) == "" else value for name, key in widgets.items()}
     empty = forms.missing(layout, row)
     st.session_state[f"predict.{model.name}.asked"] = None if empty else row
@@ -73,7 +73,7 @@ def _ask(model: AppModel, layout: Sequence[Group], widgets: dict[str, str]) -> N
 
 
 def _exact(model: AppModel, layout: Sequence[Group]) -> bool:
-    """Tell whether numbers are typed, which also takes those that no training row had."""
+    """Return whether numbers are typed, which allows values outside the training range."""
     if not any(field.widget == "slider" for group in layout for field in group.fields):
         return False
     return st.toggle(

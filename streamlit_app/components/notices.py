@@ -1,4 +1,4 @@
-"""What a person reads when there is nothing to ask: what happened, and what to type."""
+"""Notices for when there is nothing to show: what happened, and what to do."""
 
 import streamlit as st
 
@@ -9,17 +9,17 @@ _TRAIN = "ansible-playbook train.yml -e model=all"
 
 
 def away(error: ExplainedError) -> None:
-    """MLflow can't be reached, and nothing is known from before."""
+    """Say that MLflow can't be reached, and nothing is cached."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/cloud_off: MLflow is not answering", anchor=False)
-        st.markdown(f"{error} This page tries again every few seconds and recovers by itself.")
+        st.markdown(f"{error} This page tries again every few seconds and recovers automatically.")
         st.markdown("If it does not come back, bring the services up again:")
         st.code("ansible-playbook site.yml", language="bash")
         _detail(error)
 
 
 def last_known() -> None:
-    """MLflow can't be reached, but loaded models still answer."""
+    """Say that MLflow can't be reached, but loaded models still answer."""
     with st.container(key="last-known"):
         st.warning(
             "MLflow is not answering. Models that are already loaded keep predicting; "
@@ -29,7 +29,7 @@ def last_known() -> None:
 
 
 def nothing_promoted(catalogue: cached.Catalogue) -> None:
-    """MLflow answers, and no model has the alias champion."""
+    """Say that no model has the alias champion."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/model_training: No champion yet", anchor=False)
         if catalogue.waiting:
@@ -40,7 +40,7 @@ def nothing_promoted(catalogue: cached.Catalogue) -> None:
 
 
 def unusable(error: ExplainedError) -> None:
-    """The chosen model can't be loaded."""
+    """Say that the chosen model can't be loaded."""
     with st.container(border=True, key="notice"):
         st.subheader(":material/deployed_code_alert: This model is not available", anchor=False)
         st.markdown(f"{error} You can choose another model above; this one is tried again every few seconds.")
@@ -50,14 +50,14 @@ def unusable(error: ExplainedError) -> None:
 
 
 def no_answer(error: ExplainedError) -> None:
-    """The model failed on these values."""
+    """Say that the model failed on these values."""
     with st.container(key="no-answer"):
         st.error(f"{error} Change a value and try again.", icon=":material/error:")
         _detail(error)
 
 
 def no_table(error: ExplainedError) -> None:
-    """An uploaded file can't be used."""
+    """Say that an uploaded file can't be used."""
     with st.container(border=True, key="no-table"):
         st.subheader(":material/scan_delete: This file can't be used", anchor=False)
         st.markdown(str(error))
@@ -65,7 +65,7 @@ def no_table(error: ExplainedError) -> None:
 
 
 def empty(title: str, icon: str, *lines: str) -> None:
-    """There is nothing to show yet: why, and what to do."""
+    """Say why there is nothing to show yet, and what to do."""
     with st.container(border=True, key=f"notice-{icon}"):
         st.subheader(f":material/{icon}: {title}", anchor=False)
         for line in lines:

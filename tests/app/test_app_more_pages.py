@@ -112,7 +112,7 @@ def test_missing_columns_stop_it(app: AppTest) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "flats.csv is empty"), (b"\x00\x01" * 99, "is no text"), (b"a,b\n", "no rows")],
+    [(b"", "flats.csv is empty"), (b"\x00\x01" * 99, "got binary data"), (b"a,b\n", "no rows")],
 )
 def test_a_file_of_no_use_gets_a_friendly_box(app: AppTest, content: bytes, says: str) -> None:
     at = uploaded(opened(app, "batch", "flats"), content)
@@ -217,7 +217,7 @@ def test_few_predictions_are_too_few_to_tell(app: AppTest, log: Path) -> None:
     asked(log, flats(12))
     at = opened(app, "activity", "flats")
     assert [metric.value for metric in at.metric] == ["12", "12", "1", "6 ms", "10 ms"]
-    assert "From 30 rows on, drift can be told from chance." in at.info[0].value
+    assert "From 30 rows on, drift can be distinguished from chance." in at.info[0].value
     assert not at.dataframe
 
 

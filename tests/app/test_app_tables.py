@@ -103,7 +103,7 @@ def test_wrong_values_are_named_with_their_rows() -> None:
     assert found.usable.tolist() == [True, True, False, False, True]
     assert len(found.frame) == 3
     assert [(p.column, p.rows, p.text) for p in found.problems] == [
-        ("city", (5,), "a value is needed, and there is none"),
+        ("city", (5,), "expected a value; got none"),
         ("rooms", (4,), "expected a number; got 'three'"),
         ("area_m2", (5,), "expected a finite number; got 'inf'"),
         ("balcony", (4,), "expected yes or no (true, false, 1, 0); got 'maybe'"),
@@ -139,8 +139,8 @@ def test_what_training_never_saw_is_remarked_and_answered() -> None:
 @pytest.mark.parametrize(
     ("content", "note"),
     [
-        (GOOD.replace(",", ";"), "columns are parted by ';'"),
-        (GOOD.replace(",", "\t"), "columns are parted by tabs"),
+        (GOOD.replace(",", ";"), "columns are separated by ';'"),
+        (GOOD.replace(",", "\t"), "columns are separated by tabs"),
         (GOOD.encode("utf-16"), "read as UTF-16"),
         (GOOD.encode("cp1252"), "not UTF-8, so read as Windows-1252"),
     ],
@@ -168,7 +168,7 @@ def test_decimal_commas_quotes_lines_in_values_and_a_mark_at_the_start() -> None
         ("city,rooms\n", "no rows"),
         ("city,rooms\nBerlin,2,3\n", "flats.csv: expected 2 values in every row; got 3 in row 2"),
         ("city,city\nBerlin,Bonn\n", "columns of the same name: 'city'"),
-        (b"\x00\x01\x02\x03" * 50, "expected CSV or Parquet; this is no text"),
+        (b"\x00\x01\x02\x03" * 50, "expected CSV or Parquet; got binary data of another kind"),
         (b"PK\x03\x04 and so on", "ZIP archive or an Excel sheet"),
         (b"PAR1 and then nothing of use PAR1", "begins like a Parquet file, but can't be read"),
         (b"\xff\xfe\x00", "damaged"),
@@ -176,9 +176,12 @@ def test_decimal_commas_quotes_lines_in_values_and_a_mark_at_the_start() -> None
             b"city,rooms\nK\x9dln,2\n",
             "expected text in CP1252; its byte 12 can't be decoded; or it is damaged",
         ),
-        (",".join(f"c{i}" for i in range(3000)) + "\n1\n", "3,000 columns; at most 2,000"),
-        (",".join(f"c{i}" for i in range(1_000_000)) + "\n1\n", "is longer than 256 KB"),
-        ("x" * 1_000_000, "is longer than 256 KB"),
+        (
+            ",".join(f"c{i}" for i in range(3000)) + "\n1\n",
+            "Expected at most 2,000 columns; flats.csv has 3,000. Send",
+        ),
+        (",".join(f"c{i}" for i in range(1_000_000)) + "\n1\n", "a first line of more than 256 KB"),
+        ("x" * 1_000_000, "a first line of more than 256 KB"),
     ],
 )
 def test_files_that_are_refused(content: str | bytes, says: str) -> None:
@@ -189,7 +192,7 @@ def test_a_small_file_that_holds_a_huge_table(monkeypatch: pytest.MonkeyPatch) -
     sink = io.BytesIO()
     parquet.write_table(pa.table({"rooms": pa.array(np.zeros(1_000_000))}), sink)
     assert len(sink.getvalue()) < 50_000
-    refused(sink.getvalue(), "1,000,000 rows; at most 500,000")
+    refused(sink.getvalue(), "Expected at most 500,000 rows; flats.csv has 1,000,000. Send")
     monkeypatch.setattr(tables, "MOST_ROWS", 2_000_000)
     monkeypatch.setattr(tables, "MOST_BYTES", 1000)
     refused(sink.getvalue(), "when it is unpacked")

@@ -29,7 +29,7 @@ CANCER = models()["cancer"][1]
 FIRST = CANCER.to_dict("records")[0]
 ROW = {"dataframe_records": [FIRST]}
 PARQUET = "application/vnd.apache.parquet"
-SERVED = "Served are: cancer, diabetes, mixed"
+SERVED = "Models that are served: cancer, diabetes, mixed"
 ERROR_KEYS = {"error_code", "message", "fields"}
 
 
@@ -109,19 +109,19 @@ def test_boto3_needs_only_another_endpoint_url(service: Running) -> None:
 @pytest.mark.parametrize(
     ("body", "headers", "status", "words"),
     [
-        (b"{", {}, 400, "no JSON"),
-        (b"\xff\xfe", {}, 400, "no JSON"),
+        (b"{", {}, 400, "Expected JSON"),
+        (b"\xff\xfe", {}, 400, "Expected JSON"),
         (b"[" * 500_000, {}, 413, "rows"),
-        (b"x" * (11 << 20), {}, 413, "larger than 10 MiB"),
+        (b"x" * (11 << 20), {}, 413, "at most 10 MiB; got a larger one"),
         (b"{}", {"Content-Type": "text/plain"}, 415, "text/plain"),
-        (b"{}", {"Content-Encoding": "gzip"}, 415, "packed"),
+        (b"{}", {"Content-Encoding": "gzip"}, 415, "not compressed"),
         (
             ",".join(f"c{n}" for n in range(1_000_000)).encode(),
             {"Content-Type": "text/csv"},
             413,
             "1000000 columns",
         ),
-        ("größe\n1".encode("latin-1"), {"Content-Type": "text/csv"}, 400, "not UTF-8"),
+        ("größe\n1".encode("latin-1"), {"Content-Type": "text/csv"}, 400, "expected text in UTF-8"),
         (
             b"PAR1" + b"\x00" * 1000 + b"PAR1",
             {"Content-Type": PARQUET},
@@ -134,13 +134,13 @@ def test_boto3_needs_only_another_endpoint_url(service: Running) -> None:
             {"instances": [FIRST | {"mean radius": float("nan")}]},
             {},
             400,
-            "'mean radius' in row 0 is null",
+            "'mean radius' in row 0: expected a value; got null",
         ),
         (
             {"instances": [FIRST | {"mean radius": float("inf")}]},
             {},
             400,
-            "'mean radius' in row 0 is infinite",
+            "'mean radius' in row 0: expected a finite number; got infinity",
         ),
     ],
     ids=str.split("json encoding bomb huge type packed columns csv parquet value name nan infinity"),
@@ -158,7 +158,7 @@ def test_a_body_that_does_not_say_its_length_is_bounded_too(service: Running) ->
             yield b"x" * (1 << 20)
 
     answer = httpx.post(f"{service.url}/invocations", content=parts(), timeout=60)
-    assert_refused(answer, 413, "larger than 10 MiB")
+    assert_refused(answer, 413, "at most 10 MiB; got a larger one")
 
 
 def test_unknown_places_are_refused_in_the_same_shape(service: Running) -> None:

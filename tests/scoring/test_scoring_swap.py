@@ -148,7 +148,7 @@ def test_mlflow_may_go_and_the_service_may_start_without_it(tmp_path: Path, cons
     with serve(empty, stage.uri) as running:
         assert httpx.get(f"{running.url}/ping").status_code == 503
         assert running.health()["status"] == "degraded"
-        assert "Served are: none" in ask(running)
+        assert "Models that are served: none" in ask(running)
 
 
 def test_only_a_model_that_looks_for_its_columns_by_name_gets_a_frame(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_only_a_model_that_looks_for_its_columns_by_name_gets_a_frame(tmp_path: 
         ),
         (
             lambda folder: (folder / "input_example.json").write_text('{"columns": ["age"], "data": [[1]]}'),
-            "is missing",
+            "expected this column",
         ),
     ],
 )

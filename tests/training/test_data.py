@@ -251,7 +251,7 @@ def test_types_that_the_first_rows_do_not_show(tmp_path: Path) -> None:
 
 
 WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
-    ("empty", "", {}, r"data\.path: .*people\.csv: expected a table; the file is empty"),
+    ("empty", "", {}, r"data\.path: .*people\.csv: expected a table; got an empty file"),
     ("header only", "a,left\n", {}, r"data: expected at least 12 rows .*got 0"),
     ("few rows", people(11), {}, r"expected at least 12 rows \(two a fold, two held out\); got 11"),
     ("twice", "a,a,left\n1,2,x\n", {}, r"expected each column once; got 'a' twice"),
@@ -280,7 +280,12 @@ WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
         {"data": {"rename": {"agee": "b"}}},
         r"data\.rename: .*got 'agee'\. Did you mean 'age'\?",
     ),
-    ("nothing left", people()[["age", "left"]], {"drop": ["age"]}, r"drop: .*none but the target is left"),
+    (
+        "nothing left",
+        people()[["age", "left"]],
+        {"drop": ["age"]},
+        r"drop: .*expected columns to learn from; got the target alone",
+    ),
     ("only constants", people()[["left"]].assign(a=1), {}, r"all are empty or constant: 'a'"),
     ("no name", people().reset_index(names=""), {}, r"column 1 has no name; .*drop: \[\"\"\]"),
     (
@@ -293,12 +298,12 @@ WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
         "ragged",
         "a,left\n1,x\n1,x,3\n",
         {},
-        r"expected 2 values in every row; got 3 in row 3 \(the header is row 1\)\. Put values that hold",
+        r"expected 2 values in every row; got 3 in row 3 \(the header is row 1\)\. Quote values that contain",
     ),
     ("no encoding", b"a,left\n" + b"\x9d,x\n" * 20, {}, r"people\.csv: expected text in cp1252"),
-    ("zip", b"PK\x03\x04....", {}, r"this is a ZIP archive or an Excel sheet"),
-    ("gzip", b"\x1f\x8b....", {}, r"this is compressed by gzip"),
-    ("parquet", b"PAR1....", {}, r"this is a Parquet file; write 'source: parquet'"),
+    ("zip", b"PK\x03\x04....", {}, r"expected csv; got a ZIP archive or an Excel sheet"),
+    ("gzip", b"\x1f\x8b....", {}, r"expected csv; got a gzip file"),
+    ("parquet", b"PAR1....", {}, r"expected csv; got a Parquet file; write 'source: parquet'"),
     (
         "missing target",
         people().assign(left=["yes", None] * 100),
@@ -400,7 +405,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     for name, content, message in (
         ("none.csv", None, "can't be read: No such file"),
         ("none.parquet", None, "can't be read: No such file"),
-        (".", None, "expected a file; this is a directory"),
+        (".", None, "expected a file; got a directory"),
         ("a.parquet", b"a,left\n1,x\n", "expected parquet; .*"),
     ):
         if content is not None:

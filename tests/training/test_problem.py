@@ -222,7 +222,7 @@ def test_several_directories(tmp_path: Path) -> None:
         load_problems(theirs, mine)
     (mine / "b.yaml").unlink()
     assert list(load_problems(theirs, mine)) == ["a", "b", "c"]
-    with pytest.raises(ProblemError, match="none: expected a directory with problem files; there is none"):
+    with pytest.raises(ProblemError, match="none: expected a directory with problem files; got none"):
         load_problems(theirs, tmp_path / "none")
 
 
