@@ -73,7 +73,12 @@ def pushed(model: AppModel, found: list[Influence], *, classes: bool) -> None:
 def program(model: AppModel, row: dict[str, Value], prediction: Prediction) -> None:
     """Show the answer as a program would receive it, and how to request it."""
     url = os.environ.get("MLSTACK_SCORING_PUBLIC_URL")
-    with st.expander("For programs: JSON and curl" if url else "For programs: JSON", icon=":material/code:"):
+    label = "For programs: JSON and curl" if url else "For programs: JSON"
+    # Drawn only when opened: its highlighter makes every browser parse 1.5 MB of script.
+    box = st.expander(label, key="programs", icon=":material/code:", on_change="rerun")
+    if not box.open:
+        return
+    with box:
         if url:
             st.code(invocation.curl(url, model, row), language="bash", wrap_lines=True)
         st.code(invocation.answer(model, row, prediction), language="json")

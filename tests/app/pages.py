@@ -28,6 +28,17 @@ def text(at: AppTest) -> str:
     return "\n".join(str(element.value) for part in parts for element in part)
 
 
+def bars(at: AppTest) -> list[str]:
+    """Return the HTML of the bar charts."""
+    return [str(block.proto.body) for block in at.get("html") if 'class="bars"' in block.proto.body]
+
+
+def for_programs(at: AppTest) -> AppTest:
+    """Open the answer's box for programs, as a click on it does."""
+    at.session_state["programs"] = True
+    return at.run()
+
+
 def opened(at: AppTest, page: str, model: str) -> AppTest:
     """Open a page of the app, for one model."""
     at.query_params["model"] = model

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.app.pages import away, later, text
+from tests.app.pages import away, bars, later, text
 from tests.stage import Fitted, Stage
 
 
@@ -24,7 +24,10 @@ def test_form_prediction_and_version(app: AppTest, store: Stage, cancer: Fitted)
     at.button(key="predict").click().run()
     assert [metric.value for metric in at.metric] == ["malignant"]
     assert "Probability **100.0%**" in text(at)
-    assert len(at.get("vega_lite_chart")) == 2
+    chances, influences = bars(at)
+    assert chances.count('role="listitem"') == 2
+    assert "<span>malignant 100.0%</span>" in chances
+    assert 1 <= influences.count('role="listitem"') <= 6
 
 
 def test_examples_take_turns(app: AppTest, store: Stage, cancer: Fitted) -> None:

@@ -134,7 +134,7 @@ def test_predict(page: Page, champion: str) -> None:
     answer = predict(page)
     assert answer in ("benign", "malignant")
     assert re.search(r"Probability \d+\.\d%", page.locator(".st-key-probability").inner_text())
-    expect(page.locator(".st-key-probabilities canvas, .st-key-probabilities svg").first).to_be_visible()
+    expect(page.locator(".st-key-probabilities .bar").first).to_be_visible()
     assert answered_by(page) == champion
     shoot(page, "predict")
 
