@@ -20,7 +20,7 @@ CHECKS = {
     "T3": "one column gives the target away",
     "T4": "rare class",
     "T5": "holdout disagrees",
-    "T6": "slow without need",
+    "T6": "needlessly slow",
     "T7": "columns left out",
 }
 Severity = Literal["issue", "tip", "passed", "not applicable"]
