@@ -75,7 +75,7 @@ def test_curl_only_where_there_is_a_rest_service(
     assert not at.code  # the browser is spared what nobody opened
     assert [box.label for box in at.expander] == ["For programs: JSON"]
     monkeypatch.setenv("MLSTACK_SCORING_PUBLIC_URL", "http://host:8502/")
-    line = next(code.value for code in for_programs(at).code if code.value.startswith("curl"))
+    line = next(code.value for code in for_programs(at.run()).code if code.value.startswith("curl"))
     assert "http://host:8502/models/flats/invocations" in line
     body = json.loads(line.partition("-d ")[2].strip("'"))
     assert set(body["dataframe_records"][0]) == {"city", "rooms", "area", "built", "balcony", "listed"}
