@@ -59,7 +59,8 @@ def test_an_example_then_typed_beyond_the_training_data(app: AppTest, trained: S
 def test_a_classifiers_chances(app: AppTest, trained: Stage) -> None:  # noqa: ARG001
     at = opened(app, "predict", "wine")
     at.button(key="predict").click().run()
-    answer = json.loads(for_programs(at).code[-1].value)
+    (block,) = for_programs(at).code  # no curl: there is no REST service
+    answer = json.loads(block.value)
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
     assert f"Probability **{max(answer['probabilities'].values()):.1%}**" in text(at)
 
@@ -72,9 +73,9 @@ def test_curl_only_where_there_is_a_rest_service(
     at = opened(app, "predict", "flats")
     at.button(key="predict").click().run()
     assert not at.code  # the browser is spared what nobody opened
-    assert "curl" not in text(for_programs(at))
+    assert [box.label for box in at.expander] == ["For programs: JSON"]
     monkeypatch.setenv("MLSTACK_SCORING_PUBLIC_URL", "http://host:8502/")
-    line = next(code.value for code in for_programs(at).code if code.value.startswith("curl"))
+    line = next(code.value for code in for_programs(at.run()).code if code.value.startswith("curl"))
     assert "http://host:8502/models/flats/invocations" in line
     body = json.loads(line.partition("-d ")[2].strip("'"))
     assert set(body["dataframe_records"][0]) == {"city", "rooms", "area", "built", "balcony", "listed"}
