@@ -124,7 +124,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
     assert kept == {first, good}
     stage.client.delete_registered_model_alias("swapped", "champion")
     wait_until(lambda: "swapped" not in running.health()["models"])
-    assert "has a champion" in ask(running)
+    assert "Expected a registered model with a champion; got 'swapped'" in ask(running)
     # The name made anew counts from 1 again: what was kept under it is not taken for the new version 1.
     stage.client.delete_registered_model("swapped")
     stage.register("swapped", constants[1])
