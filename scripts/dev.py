@@ -137,7 +137,7 @@ async def run(options: argparse.Namespace, children: list[Child]) -> None:
         "--uvicorn-opts=--log-level=warning",
     )
     app = await start(
-        "app", "streamlit", "run", "streamlit_app/app.py", "--server.headless=true",
+        "app", "streamlit", "run", "streamlit_app/server.py", "--server.headless=true",
         "--server.address=127.0.0.1", f"--server.port={options.streamlit_port}",
         "--browser.gatherUsageStats=false",
     )

@@ -1,17 +1,8 @@
-"""The entry file: `streamlit run streamlit_app/app.py`."""
+"""What a visit draws: the header, the chosen page, and a notice where there is nothing to show."""
 
-import os
-import sys
 from pathlib import Path
 
 import streamlit as st
-
-# Before scikit-learn is loaded: many sessions share few cores, and one row gains nothing by more threads.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# `streamlit run` puts this folder on the path, not the one that holds the package.
-if "streamlit_app" not in sys.modules:
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from serving.errors import RegistryAwayError
 from streamlit_app import cached
@@ -39,7 +30,7 @@ try:
     catalogue = cached.catalogue()
 except RegistryAwayError as error:
     notices.away(error)
-    follow.changes(None)
+    follow.changes(cached.AWAY)
 else:
     if not catalogue.live:
         notices.last_known()
@@ -50,4 +41,4 @@ else:
         page.run()
     else:
         notices.nothing_promoted(catalogue)
-    follow.changes(catalogue)
+    follow.changes(catalogue.state)

@@ -1,5 +1,6 @@
 """What is remembered of the registry, and for how long. All sessions share it."""
 
+import hashlib
 import logging
 import threading
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from streamlit_app.models import AppModel
 from streamlit_app.registry import Card, RegisteredModel, Registry, Training, Version
 
 POLL_SECONDS = 3  # asked at most this often, however many pages are open
+AWAY = "away"  # the state of a registry that has not answered yet
 _LOOKED_AT_SECONDS = 30  # what changes only with a training
 _TABLES = 2  # scored at once, however many people upload: each takes some 100 MB
 
@@ -31,6 +33,11 @@ class Catalogue:
 
     models: tuple[RegisteredModel, ...]
     live: bool
+
+    @property
+    def state(self) -> str:
+        """A text that changes with what is registered."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
     @property
     def champions(self) -> dict[str, str]:
@@ -72,6 +79,14 @@ def catalogue() -> Catalogue:
         if was_live:
             _log.warning("%s Serving the models that are already loaded. %s", error, error.detail)
     return memory.last
+
+
+def registry_state() -> str:
+    """Return the state of the catalogue now, or `AWAY`."""
+    try:
+        return catalogue().state
+    except RegistryAwayError:
+        return AWAY
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model…")

@@ -1,8 +1,14 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
+from starlette.requests import Request
 from streamlit.testing.v1 import AppTest
 
+import streamlit_app
+from streamlit_app import cached, server
 from tests.app.pages import away, bars, later, text
 from tests.stage import Fitted, Stage
 
@@ -78,6 +84,28 @@ def test_a_moved_alias_is_followed(app: AppTest, store: Stage, cancer: Fitted) -
     assert at.metric[0].value == "malignant"
     store.promote("breast_cancer", "1")
     assert "**Breast cancer** v1" in text(later(at))
+
+
+def test_an_open_page_compares_the_state_that_it_shows(app: AppTest, store: Stage, cancer: Fitted) -> None:
+    def shown(at: AppTest) -> str:
+        (watch,) = (json.loads(component.proto.json) for component in at.get("bidi_component"))
+        return str(watch["shown"])
+
+    def asked() -> str:
+        st.cache_data.clear()
+        return str(json.loads(bytes(server.registry_state(Request({"type": "http"})).body))["state"])
+
+    assert shown(app.run()) == asked() != cached.AWAY
+    store.log("breast_cancer", *cancer)
+    before = shown(app)
+    assert asked() != before
+    assert shown(later(app)) == asked()
+
+
+def test_no_fragment_runs_by_itself() -> None:
+    """On a busy server such a run makes Streamlit drop what a click has drawn (components/follow.py)."""
+    code = "".join(path.read_text() for path in Path(streamlit_app.__file__).parent.rglob("*.py"))
+    assert "run_every" not in code
 
 
 def test_each_model_keeps_what_was_typed(

@@ -1,0 +1,24 @@
+// Ask for the page anew once the registry is no longer as shown, or after a while where it can't tell.
+const waiting = new WeakMap();
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const { path, shown, seconds, patience } = data;
+  const again = (delay) => waiting.set(parentElement, setTimeout(look, delay * 1000));
+
+  async function look() {
+    let state = null;
+    try {
+      state = shown && (await (await fetch(path)).json()).state;
+    } catch {
+      return again(seconds); // the app is away, and Streamlit says so
+    }
+    if (!parentElement.isConnected) return;
+    if (state && state === shown) return again(seconds);
+    setTriggerValue("changed", true);
+    again(patience); // normally the new page has begun to wait by itself by then
+  }
+
+  clearTimeout(waiting.get(parentElement));
+  again(seconds);
+  return () => clearTimeout(waiting.get(parentElement));
+}
