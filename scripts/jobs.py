@@ -18,6 +18,8 @@ LOGS = Path(".cache/jobs")
 SHOWN_LINES = 150
 # A closing line of pytest, as it is or in a frame of Ansible's or Molecule's.
 TESTS = re.compile(r"(\d+) (passed|failed|errors?)\b(?=.* in [\d.]+s)")
+# As pytest names a test that failed.
+FAILED_TEST = re.compile(r"\b(?:FAILED|ERROR) (\S+::.*)")
 
 
 @dataclass
@@ -64,6 +66,11 @@ class Job:
         for number, what in TESTS.findall(self.log.read_text(errors="replace")) if self.result else []:
             counts[what] += int(number)
         return ", ".join(f"{number} {what}" for what, number in counts.items())
+
+    def failed_tests(self) -> list[str]:
+        """Return the tests that failed, each with its reason."""
+        found = FAILED_TEST.findall(self.log.read_text(errors="replace")) if self.result == "FAILED" else []
+        return sorted(set(found))
 
 
 def row(name: str, result: str, seconds: float, note: str = "") -> str:
@@ -116,6 +123,9 @@ def main(arguments: list[str]) -> int:
         if job.result == "FAILED":
             lines = job.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
             print(f"\n=== the end of {job.log}", *lines, sep="\n")
+    # Close to the end, because continuous integration may show no more than that.
+    if failed := [test for job in jobs for test in job.failed_tests()]:
+        print("\n=== failed tests", *failed, sep="\n")
     print("\n=== summary")
     for job in jobs:
         print(row(job.target, job.result or "skipped", job.seconds, job.tests()))

@@ -21,6 +21,7 @@ fine other:
 twice: fine other
 broken:
 	@echo "no such luck"
+	@echo "  FAILED tests/test_luck.py::test_luck - assert luck"
 	@echo "1 failed, 2 passed in 0.34s"
 	@false
 """
@@ -63,6 +64,7 @@ def test_all_jobs_run_although_one_fails_and_the_end_of_its_log_is_shown(project
     status, before, rows = run(project, "broken", "fine")
     assert status != 0
     assert before.index("no such luck") > before.index("=== the end of .cache/jobs/broken.log")
+    assert before[before.index("=== failed tests") + 1] == "tests/test_luck.py::test_luck - assert luck"
     assert "fine is at work" not in " ".join(before)
     assert not re.search("options -.*k", (project / ".cache/jobs/fine.log").read_text())
     assert (rows["broken"][0], rows["fine"][0]) == ("FAILED", "passed")
