@@ -153,7 +153,26 @@ def leaderboard(training: Training | None) -> None:
     ]
     if len(done) > 1:
         charts.speed(done, score, metric_name(score.removeprefix("cv_")))
-    table(frame.dropna(axis="columns", how="all").to_dict("records"), "Leaderboard", "leaderboard")
+    frame = frame.dropna(axis="columns", how="all").rename(
+        columns=lambda name: heading(name, score.removeprefix("cv_"))
+    )
+    table(frame.to_dict("records"), "Leaderboard", "leaderboard")
+
+
+def heading(column: str, metric: str) -> str:
+    """Return what people call a column of a leaderboard: `RMSE, holdout` for `holdout_rmse`."""
+    sample, _, rest = column.partition(f"_{metric}")
+    if column == sample:
+        return {
+            "model": "algorithm",
+            "fit_seconds": "fit, s",
+            "cv_seconds": "cross-validation, s",
+            "predict_us_per_row": "prediction, µs per row",
+            "peak_memory_mib": "peak memory, MiB",
+        }.get(column, column)
+    samples = {"cv": "cross-validated", "train": "training rows"}
+    ends = {"_std": "standard deviation", "_low": "low", "_high": "high"}
+    return ", ".join(filter(None, (metric_name(metric), samples.get(sample, sample), ends.get(rest))))
 
 
 def table(rows: Sequence[Mapping[Any, object]], sentence: str, key: str) -> None:

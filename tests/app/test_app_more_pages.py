@@ -147,7 +147,10 @@ def test_models_versions_and_leaderboard(app: AppTest, trained: Stage) -> None:
     shown = text(at)
     assert "Version 2 is worse" in shown
     assert "is the first champion" in shown
-    assert table(at, "Leaderboard")["model"].tolist() == ["ridge", "dummy"]
+    leaderboard = table(at, "Leaderboard")
+    assert leaderboard["algorithm"].tolist() == ["ridge", "dummy"]
+    assert {"RMSE, cross-validated", "RMSE, holdout, low", "fit, s"} <= set(leaderboard)
+    assert not [column for column in leaderboard if "_" in column]
     assert len(at.get("vega_lite_chart")) == 1  # one model beside the baseline: no speeds to compare
 
 
