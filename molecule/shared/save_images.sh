@@ -4,6 +4,9 @@ set -euo pipefail
 
 archive=$1
 shift
+# Scenarios that need the same images start together: the first saves them for all.
+exec 9>"$archive.lock"
+flock 9
 [[ -e $archive && $* == "$(cat "$archive.images" 2>/dev/null)" ]] && exit
 new=$(mktemp "$archive.XXXXXX")
 trap 'rm -f "$new"' EXIT
