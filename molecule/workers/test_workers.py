@@ -20,10 +20,11 @@ from testinfra.host import Host
 Playbook = Callable[..., "CompletedProcess[str]"]
 SSH_CONFIG = Path(__file__).parents[2] / ".cache/molecule/molecule-workers-2.ssh_config"
 FOLDER = "/etc/mlstack/dask"
+PATIENCE = 240  # seconds until a worker is back; on a busy machine it takes minutes
 CONNECT = """
 import json, os, sys, time
 from distributed import Client, Security
-client = Client("tls://dask-scheduler:8786", timeout=10)
+client = Client("tls://dask-scheduler:8786", timeout=60)
 """
 
 
@@ -97,7 +98,7 @@ def runs(host: Host, problem: str, since: int) -> dict[str, dict[str, dict[str, 
 def test_each_processor_of_both_hosts_is_a_worker(host: Host, worker: Host) -> None:
     wanted = {address(one): int(one.check_output("nproc")) for one in (host, worker)}
     script = f"""
-deadline = time.monotonic() + 90
+deadline = time.monotonic() + {PATIENCE}
 while len(client.nthreads()) < {sum(wanted.values())} and time.monotonic() < deadline: time.sleep(0.5)
 print(json.dumps(client.nthreads()))
 """
@@ -110,13 +111,14 @@ def test_worker_that_has_lost_the_scheduler_begins_anew(host: Host, worker: Host
     """Dask would leave the host with one process less, for ever."""
     before = worker.check_output("docker inspect --format '{{.Id}}' dask-worker")
     place = f"tls://{address(worker)}:8790"
-    in_trainer(
+    done = in_trainer(
         host,
         f"{CONNECT}client.run(lambda dask_worker: dask_worker.batched_stream.abort(), workers=['{place}'])",
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while worker.run("docker inspect --format '{{.Id}}' dask-worker").stdout.strip() in ("", before):
-        assert time.monotonic() < deadline, worker.check_output("journalctl -u dask-worker -n 50")
+        journal = worker.check_output("journalctl -u dask-worker -n 50")
+        assert time.monotonic() < deadline, f"{done.stderr}\n{journal}"
         time.sleep(0.5)
     test_each_processor_of_both_hosts_is_a_worker(host, worker)
 
@@ -131,19 +133,24 @@ def test_worker_has_one_native_thread_and_its_imports_behind_it(host: Host) -> N
 @pytest.mark.parametrize(
     ("security", "reason"),
     [
-        ('Client("tcp://dask-scheduler:8786", timeout=5)', "Connection reset|closed"),
+        ('Client("tcp://dask-scheduler:8786", timeout={seconds})', "Connection reset|closed"),
         (
-            'Client("tls://dask-scheduler:8786", timeout=5, security=Security.temporary())',
+            'Client("tls://dask-scheduler:8786", timeout={seconds}, security=Security.temporary())',
             "certificate verify failed",
         ),
     ],
     ids=["without TLS", "with a certificate of one's own"],
 )
 def test_client_without_the_certificate_is_refused(host: Host, security: str, reason: str) -> None:
-    done = in_trainer(host, f"from distributed import Client, Security; {security}; print('in')", "/etc/dask")
-    assert done.rc != 0
-    assert "in" not in done.stdout.split()
-    assert re.search(reason, done.stderr), done.stderr
+    # Each attempt may take a fifth of the time: on a busy machine, too little to be refused.
+    for seconds in (5, 30):
+        script = f"from distributed import Client, Security; {security.format(seconds=seconds)}; print('in')"
+        done = in_trainer(host, script, "/etc/dask")
+        assert done.rc != 0
+        assert "in" not in done.stdout.split()
+        if re.search(reason, done.stderr):
+            return
+    pytest.fail(done.stderr)
 
 
 def test_worker_refuses_who_has_no_certificate(host: Host, worker: Host) -> None:
