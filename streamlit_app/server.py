@@ -1,7 +1,10 @@
 """The app's server: `streamlit run streamlit_app/server.py`."""
 
+import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
@@ -16,8 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "streamlit_app" not in sys.modules:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from serving.memory import release
 from streamlit_app import cached
 from streamlit_app.components import follow
+
+_TIDY_SECONDS = 60
 
 
 def registry_state(_request: Request) -> JSONResponse:
@@ -25,5 +31,19 @@ def registry_state(_request: Request) -> JSONResponse:
     return JSONResponse({"state": cached.registry_state()})
 
 
+@asynccontextmanager
+async def tidy(_app: st.App) -> AsyncIterator[None]:
+    """Return the memory of sessions that have ended, which is some 25 MiB after a few visitors."""
+
+    async def regularly() -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            await asyncio.to_thread(release)
+
+    task = asyncio.create_task(regularly())
+    yield
+    task.cancel()
+
+
 ROUTES = [Route(follow.STATE_PATH, registry_state)]
-app = st.App(Path(__file__).with_name("app.py"), routes=ROUTES)
+app = st.App(Path(__file__).with_name("app.py"), routes=ROUTES, lifespan=tidy)

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,19 @@ def test_an_open_page_compares_the_state_that_it_shows(app: AppTest, store: Stag
     before = shown(app)
     assert asked() != before
     assert shown(later(app)) == asked()
+
+
+def test_memory_of_ended_sessions_is_returned_time_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[None] = []
+    monkeypatch.setattr(server, "_TIDY_SECONDS", 0)
+    monkeypatch.setattr(server, "release", lambda: times.append(None))
+
+    async def thrice() -> None:
+        async with server.tidy(server.app), asyncio.timeout(10):
+            while len(times) < 3:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(thrice())
 
 
 def test_no_fragment_runs_by_itself() -> None:
