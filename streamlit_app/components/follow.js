@@ -1,18 +1,23 @@
-// Ask for the page anew once the registry is no longer as shown, or after a while where it can't tell.
+// Ask for the page again once the registry is no longer as shown, or after a while where it can't tell.
 const waiting = new WeakMap();
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const { path, shown, seconds, patience } = data;
-  const again = (delay) => waiting.set(parentElement, setTimeout(look, delay * 1000));
+  let timer;
+  const again = (delay) => {
+    timer = setTimeout(look, delay * 1000);
+    waiting.set(parentElement, timer);
+  };
 
   async function look() {
     let state = null;
     try {
       state = shown && (await (await fetch(path)).json()).state;
     } catch {
-      return again(seconds); // the app is away, and Streamlit says so
+      state = shown; // the app is away, and Streamlit says so
     }
-    if (!parentElement.isConnected) return;
+    // Meanwhile the page may have been drawn again, or be gone.
+    if (waiting.get(parentElement) !== timer || !parentElement.isConnected) return;
     if (state && state === shown) return again(seconds);
     setTriggerValue("changed", true);
     again(patience); // normally the new page has begun to wait by itself by then
