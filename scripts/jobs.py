@@ -48,6 +48,8 @@ class Job:
         began = time.monotonic()
         # Without this make's options: -k concerns our jobs, and its job slots are not to be shared.
         environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+        # In a log, colours and lines broken at 80 columns hide the names of tests.
+        environment |= {"NO_COLOR": "1", "COLUMNS": "200"}
         with self.log.open("wb") as log:
             done = subprocess.run(  # noqa: S603 - a target of the Makefile here
                 ["make", self.target],  # noqa: S607
