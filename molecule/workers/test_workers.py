@@ -61,6 +61,12 @@ def executed(host: Host) -> Counter[str]:
     return total
 
 
+def processes(host: Host) -> dict[str, str]:
+    """Return the workers on a host, and what each was called at its start."""
+    names = ask(host, "print(json.dumps(client.run(lambda dask_worker: dask_worker.id)))")
+    return {place: name for place, name in names.items() if f"{address(host)}:" in place}
+
+
 def now(host: Host) -> int:
     """Return the host's time as MLflow notes it."""
     return int(host.check_output("date +%s%3N"))
@@ -238,7 +244,7 @@ deadline = time.monotonic() + 120
 while not busy() and time.monotonic() < deadline: time.sleep(0.1)
 print(json.dumps({{"busy": len(busy())}}))
 """
-    since = now(host)
+    since, others = now(host), processes(host)
     training = job("trainer@killed")
     training.start(f"--problem digits --model {','.join(sorted(wanted))}")
     assert ask(host, script)["busy"]
@@ -247,4 +253,5 @@ print(json.dumps({{"busy": len(busy())}}))
     assert training.ends(300) == "success", training.journal
     (models,) = runs(host, "digits", since).values()
     assert set(models) == wanted | {"dummy"}
+    assert processes(host) == others
     test_each_processor_of_both_hosts_is_a_worker(host, worker)

@@ -40,9 +40,12 @@ def test_there_is_a_scheduler_if_there_are_workers(groups: dict[str, list[str]],
 def test_training_goes_to_the_workers_if_there_are_any() -> None:
     assert wired("trainer_backend", dask_state="absent") == "local"
     assert wired("trainer_volumes", dask_state="absent") == []
+    assert wired("trainer_environment", dask_state="absent") == {}
     folder = role_variables("dask")["__dask_folder"]
     assert wired("trainer_backend", dask_state="present") == "dask://dask-scheduler:8786"
     assert wired("trainer_volumes", dask_state="present") == [f"{folder}:/etc/dask:ro"]
+    (settings,) = wired("trainer_environment", dask_state="present").items()
+    assert settings in role_variables("dask")["__dask_environment"].items()
 
 
 def test_worker_reaches_the_scheduler_where_the_platform_is() -> None:
