@@ -12,8 +12,9 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from training.refusals import UnavailableError
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from training.data import Data
     from training.problem import Problem
 
@@ -170,7 +173,7 @@ class DaskBackend:
                 f"the Dask scheduler at {place} has no workers. Start one with `dask worker {place}`, "
                 "or put a host into the inventory's group `workers`"
             )
-        self.executor: Executor = self._client.get_executor(pure=False)
+        self.executor: Executor = _DaskExecutor(self._client)
 
     def put(self, data: Data) -> Any:  # noqa: ANN401 - Dask has no types
         """Send a table to all workers.
@@ -191,15 +194,43 @@ class DaskBackend:
         Raises:
             BackendError: There is none.
         """
-        try:
-            self._client.wait_for_workers(1, timeout=_DASK_RETURN_SECONDS)
-        except TimeoutError:
-            raise BackendError(f"no worker came back within {_DASK_RETURN_SECONDS} s") from None
+        deadline = time.monotonic() + _DASK_RETURN_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self._client.wait_for_workers(1, timeout=deadline - time.monotonic())
+            except OSError:  # of which a TimeoutError is one; the scheduler may be coming back, too
+                time.sleep(1)
+            else:
+                return
+        raise BackendError(f"no worker came back within {_DASK_RETURN_SECONDS} s")
 
     def close(self) -> None:
         """Withdraw what still runs, and leave the cluster."""
-        self.executor.shutdown(wait=False)
         self._client.close()
+
+
+class _DaskExecutor(Executor):
+    """Hand functions to a Dask client. Its own executor leaves a future open when it loses the scheduler."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:  # noqa: ANN401
+        """Run a function on a worker."""
+        future: Future[Any] = Future()
+        task = self._client.submit(function, *arguments, pure=False, **keywords)
+        task.add_done_callback(functools.partial(self._take, future))
+        future.add_done_callback(lambda ended: task.cancel() if ended.cancelled() else task.release())
+        return future
+
+    @staticmethod
+    def _take(future: Future[Any], task: Any) -> None:  # noqa: ANN401 - Dask has no types
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(task.result())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the future's
+            future.set_exception(error)
 
 
 def make_backend(name: str, size: int) -> Backend:

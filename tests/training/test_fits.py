@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import LocalCluster
 
 from training import backends, evaluation
 from training.backends import BackendError, LocalBackend, available_cpus, make_backend
@@ -135,3 +137,17 @@ def test_a_cluster_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(backends, "_DASK_CONNECT_SECONDS", 1)
     with pytest.raises(BackendError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         make_backend("dask://127.0.0.1:1", 1)
+
+
+def test_a_fit_ends_when_the_scheduler_is_gone() -> None:
+    """A training would wait for it for ever."""
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        backend = make_backend(cluster.scheduler_address.replace("tcp", "dask"), 1)
+        assert backend.executor.submit(sum, (1, 2)).result(60) == 3
+        fit = backend.executor.submit(time.sleep, 3)
+    try:
+        assert isinstance(fit.exception(60), CancelledError)
+    finally:
+        backend.close()
