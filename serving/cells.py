@@ -72,6 +72,15 @@ class Converted:
     faults: tuple[tuple[Rows, str], ...] = ()
 
 
+def is_far(column: Cells) -> bool:
+    """Return whether a column of dates holds some that a model can't hold."""
+    try:
+        column.cast(pa.timestamp("ns"))
+    except pa.ArrowInvalid:
+        return True
+    return False
+
+
 def convert(cells: Cells, rule: Rule, rules: Rules) -> Converted:
     """Read a column by its rule.
 
@@ -80,6 +89,13 @@ def convert(cells: Cells, rule: Rule, rules: Rules) -> Converted:
         rule: The column's rule.
         rules: The table's.
     """
+    found = _converted(cells, rule, rules)
+    if sentinels := rules.sentinels(rule):
+        return replace(found, values=np.where(np.isin(found.values, sentinels), np.nan, found.values))
+    return found
+
+
+def _converted(cells: Cells, rule: Rule, rules: Rules) -> Converted:
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.combine_chunks() if cells.num_chunks != 1 else cells.chunk(0)
     if pa.types.is_null(cells.type):
@@ -105,12 +121,12 @@ def convert(cells: Cells, rule: Rule, rules: Rules) -> Converted:
 
 
 def retyped(cells: pa.ChunkedArray, rule: Rule, rules: Rules) -> pa.ChunkedArray:
-    """Return a column of text with the type that its rule says.
+    """Return a column with the type that its rule says.
 
     Raises:
         ValueError: It holds something else; the message says what was expected, and in how many rows.
     """
-    if rule.kind == "text":
+    if rule.kind == "text" and is_text(cells.type):
         words = pc.unique(cells).drop_null()
         if all(rules.text(word, rule) == word for word in words.to_pylist()):
             return cells
@@ -127,7 +143,9 @@ def _convert_words(words: pa.Array, rule: Rule, rules: Rules) -> Converted:
         levels = np.array([rules.text(word, rule) for word in words.to_pylist()], dtype=object)
         return Converted(levels)
     trimmed = pc.utf8_trim_whitespace(words)
-    nothing = pc.is_in(trimmed, pa.array(sorted(rules.missing | NO_VALUE | {""}), trimmed.type))
+    nothing = pc.is_in(
+        trimmed, pa.array(sorted(rules.missing | rule.missing | NO_VALUE | {""}), trimmed.type)
+    )
     trimmed = pc.if_else(nothing, pa.scalar(None, trimmed.type), trimmed)
     match rule.kind:
         case "number":
@@ -139,8 +157,9 @@ def _convert_words(words: pa.Array, rule: Rule, rules: Rules) -> Converted:
 
 
 def _numbers(words: pa.Array, rule: Rule) -> Converted:
-    fits = pc.match_substring_regex(words, number_pattern(rule))
-    plain = pc.if_else(fits, words, pa.scalar(None, words.type))
+    bare = without_unit(words, rule.unit) if rule.unit else words
+    fits = pc.match_substring_regex(bare, number_pattern(rule))
+    plain = pc.if_else(fits, bare, pa.scalar(None, words.type))
     if rule.thousands:
         plain = pc.replace_substring(plain, rule.thousands, "")
     if rule.decimal != ".":
@@ -160,9 +179,17 @@ def _numbers(words: pa.Array, rule: Rule) -> Converted:
     if not wrong.any():
         return found
     written = "a number"
-    if rule.decimal != "." or rule.thousands:
-        written = f"a number such as {'1' + rule.thousands + '234' if rule.thousands else '1'}{rule.decimal}5"
+    if not rule.plain:
+        example = f"{'1' + rule.thousands + '234' if rule.thousands else '1'}{rule.decimal}5"
+        written = f"a number such as {example}{f', with or without {rule.unit!r}' if rule.unit else ''}"
     return Converted(found.values, ((wrong, f"expected {written}"), *found.faults))
+
+
+def without_unit(words: pa.Array, unit: str) -> pa.Array:
+    """Return texts without a unit before or after the number: -5.00 for -$5.00 or $-5.00."""
+    own = re.escape(unit)
+    words = pc.replace_substring_regex(words, rf"^([+-]?)\s*{own}\s*", r"\1")
+    return pc.replace_substring_regex(words, rf"\s*{own}$", "")
 
 
 def _finite(numbers: np.ndarray[Any, Any]) -> Converted:
@@ -204,10 +231,25 @@ def dates(words: pa.Array, rule: Rule) -> tuple[np.ndarray[Any, Any], tuple[tupl
     for place, word in enumerate(words.to_pylist()):
         if word is not None:
             try:
-                values[place] = date(word, zoned=rule.zoned)
+                values[place] = _date(word, rule)
+            except RangeError as error:
+                if not rule.far:
+                    faults.setdefault(str(error), np.zeros(len(words), dtype=bool))[place] = True
             except ValueError as error:
                 faults.setdefault(str(error), np.zeros(len(words), dtype=bool))[place] = True
     return values, tuple((rows, text) for text, rows in faults.items())
+
+
+def _date(text: str, rule: Rule) -> np.datetime64:
+    """Read a date by a column's rule: in its own format or in ISO 8601."""
+    if not rule.format or ISO_DATE.fullmatch(text):
+        return date(text, zoned=rule.zoned)
+    try:
+        moment = datetime.strptime(text, rule.format)
+    except ValueError:
+        example = datetime(2024, 5, 23, 8, 30).strftime(rule.format)
+        raise ValueError(f"expected a date such as {example}, or in ISO 8601") from None
+    return date(moment.isoformat(), zoned=False)
 
 
 def date(text: str, *, zoned: bool) -> np.datetime64:
@@ -256,7 +298,7 @@ def _convert_typed(cells: pa.Array, rule: Rule) -> Converted:
         numbers = cells.cast(pa.int8()) if boolean else cells
         found = _finite(numbers.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     elif rule.kind == "date" and dated and (rule.zoned or getattr(kind, "tz", None) is None):
-        found = _typed_dates(cells)
+        found = _typed_dates(cells, far=rule.far)
     elif rule.kind == "boolean" and (is_number(kind) or boolean):
         found = convert(cells.cast(pa.string()), rule, Rules())
     elif rule.kind == "text" and (is_number(kind) or boolean or dated):
@@ -270,14 +312,14 @@ def _convert_typed(cells: pa.Array, rule: Rule) -> Converted:
     return found
 
 
-def _typed_dates(cells: pa.Array) -> Converted:
+def _typed_dates(cells: pa.Array, *, far: bool) -> Converted:
     try:
         return Converted(cells.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:
         days = cells.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
-        far = (days < _FIRST) | (days > _LAST)
-        dates = np.where(far, np.datetime64("NaT", "us"), days).astype("datetime64[ns]")
-        return Converted(dates, ((far, _OUT_OF_RANGE),))
+        beyond = (days < _FIRST) | (days > _LAST)
+        dates = np.where(beyond, np.datetime64("NaT", "us"), days).astype("datetime64[ns]")
+        return Converted(dates, () if far else ((beyond, _OUT_OF_RANGE),))
 
 
 def _level(value: object) -> str | None:

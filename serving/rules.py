@@ -4,6 +4,8 @@ Training looks at each column as a whole and writes its rule down (`serving.infe
 cell by it (`serving.cells`), so that a row's answer never depends on the rows that come with it.
 """
 
+import functools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -22,6 +24,8 @@ NO_VALUE = frozenset({"-", "None", "NaT"})
 _TRUE = frozenset({"true", "yes", "y", "1", "1.0", "t"})
 _FALSE = frozenset({"false", "no", "n", "0", "0.0", "f"})
 
+_PLAIN = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -34,6 +38,10 @@ class Rule:
         zoned: Whether dates may have a time zone. They become UTC, and one without a zone is in UTC.
         gaps: Whether a boolean is a category of "true" and "false", because training rows lacked some.
         levels: Words that would mean a missing value, but are levels of this text.
+        missing: Words that mean a missing value in this column alone.
+        unit: What may be written before or after a number, such as "$" or "%".
+        format: How dates are written, besides ISO 8601: a format of `strptime`.
+        far: Whether dates that a model can't hold (9999-12-31 as "for ever") are missing values.
     """
 
     kind: Kind
@@ -42,11 +50,15 @@ class Rule:
     zoned: bool = False
     gaps: bool = False
     levels: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
+    unit: str = ""
+    format: str = ""
+    far: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether numbers are written as programs write them."""
-        return self.decimal == "." and not self.thousands
+        return self.decimal == "." and not self.thousands and not self.unit
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class Rules:
         if found is None:
             return cls({column["name"]: _rule_before(column) for column in seen}, _ARROW, trim=False)
         columns = {
-            name: Rule(**{**rule, "levels": frozenset(rule.get("levels", ()))})
+            name: Rule(**{**rule, **{key: frozenset(rule.get(key, ())) for key in ("levels", "missing")}})
             for name, rule in found["columns"].items()
         }
         return cls(columns, frozenset(found["missing"]))
@@ -101,15 +113,21 @@ class Rules:
         """Return a column's rule; without one, what a column of this kind has."""
         return self.columns.get(name) or Rule(kind)
 
-    @property
+    @functools.cached_property
     def point_only(self) -> bool:
-        """Whether numbers are written as programs write them, in every column."""
-        return all(rule.plain for rule in self.columns.values())
+        """Whether numbers mean themselves, and are written as programs write them, in every column."""
+        number = Rule("number")
+        return all(rule.plain and not self.sentinels(rule) for rule in (number, *self.columns.values()))
+
+    def sentinels(self, rule: Rule) -> list[float]:
+        """Return the numbers, such as -999, that mean a missing value in a column."""
+        stated = (self.missing - MISSING) | rule.missing
+        return [float(word) for word in stated if _PLAIN.fullmatch(word)] if rule.kind == "number" else []
 
     def text(self, value: str, rule: Rule) -> str | None:
         """Return a text's level, or None if it means a missing value."""
         level = value.strip() if self.trim else value
-        if level in self.missing and level not in rule.levels:
+        if level in rule.missing or (level in self.missing and level not in rule.levels):
             return None
         if rule.kind != "boolean":
             return level
@@ -147,7 +165,9 @@ class Options:
     Attributes:
         missing: What a cell without a value may say.
         columns: Rules of columns that need not be inferred.
+        labels: Columns of class labels, where a text among numbers is a label like the others.
     """
 
     missing: frozenset[str] = MISSING
     columns: Mapping[str, Rule] = field(default_factory=dict)
+    labels: frozenset[str] = frozenset()

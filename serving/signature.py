@@ -238,6 +238,10 @@ def _read(column: Column, values: Values, rules: Rules) -> Values:
             else value
             for value in values
         ]
+    if sentinels := rules.sentinels(own):
+        values = [
+            None if isinstance(value, int | float) and value in sentinels else value for value in values
+        ]
     places = [place for place, value in enumerate(values) if isinstance(value, str)]
     if not places or column.type == "boolean":
         return values

@@ -6,6 +6,7 @@ and read in `serving.cells`.
 
 import csv
 import io
+import mmap
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from serving.cells import is_text
-from serving.infer import decimal_signs, text_columns
+from serving.infer import LEADING_ZERO, decimal_signs, text_columns
 
 _DELIMITERS = ",;\t|"
 _HEADER_BYTES = 256 * 1024
 HEAD_BYTES = 2 * _HEADER_BYTES + 4  # in UTF-16
+_ZERO_BYTES = re.compile(rb"[\s,;|\"'][+-]?0[0-9]")
 _NO_UTF8 = "expected text in UTF-8; got another encoding"
 
 
@@ -182,11 +184,15 @@ class CsvReader:
 
         return self._try(bounded)
 
-    def typed(self, names: Sequence[str]) -> tuple[pa.Table, str]:
+    def typed(self, names: Sequence[str], text: Collection[str] = ()) -> tuple[pa.Table, str]:
         """Read columns with the types that Arrow finds; columns without one are text.
 
         So are numbers with fractions if other columns have another decimal sign: what Arrow takes for 1.234
-        may be 1234 in a table that writes 1,5.
+        may be 1234 in a table that writes 1,5. And so are whole numbers if one of them has a leading zero.
+
+        Args:
+            names: Which ones.
+            text: Those among them that are read as text in any case.
 
         Returns:
             The columns, and the decimal sign that their numbers were read with.
@@ -195,22 +201,22 @@ class CsvReader:
             TableError: It is damaged.
             NotUtf8Error: It isn't in its dialect's encoding.
         """
-        return self._try(lambda: self._numbered(names))
+        return self._try(lambda: self._numbered(names, dict.fromkeys(text, pa.string())))
 
-    def _numbered(self, names: Sequence[str]) -> tuple[pa.Table, str]:
+    def _numbered(self, names: Sequence[str], texts: Mapping[str, pa.DataType]) -> tuple[pa.Table, str]:
         try:
-            return self._typed(names)
+            return self._typed(names, texts)
         except pa.ArrowInvalid:
             if self._broken:  # threads don't know the row's number
                 self._read(names[:1], {names[0]: pa.string()}, ".", threads=False)
             raise
 
-    def _typed(self, names: Sequence[str]) -> tuple[pa.Table, str]:
+    def _typed(self, names: Sequence[str], texts: Mapping[str, pa.DataType]) -> tuple[pa.Table, str]:
         decimal = "."
-        begin = self._begin(names, decimal)
+        begin = self._begin(names, texts, decimal)
         if decimal_signs(text_columns(begin), self._missing) == {","}:
             decimal = ","
-            begin = self._begin(names, decimal)
+            begin = self._begin(names, texts, decimal)
         types = {kind.name: kind.type for kind in begin.schema}
         try:
             # The types of the first rows mostly fit all of them; not to infer them takes half the memory.
@@ -218,7 +224,7 @@ class CsvReader:
         except pa.ArrowInvalid as error:
             if self._broken or "UTF8" in str(error):
                 raise
-            table = self._read(names, {}, decimal, threads=True)
+            table = self._read(names, texts, decimal, threads=True)
         if any(pa.types.is_binary(kind.type) for kind in table.schema):
             raise NotUtf8Error(_NO_UTF8)
         floats = [kind.name for kind in table.schema if pa.types.is_floating(kind.type)]
@@ -226,11 +232,26 @@ class CsvReader:
             text = self._read(floats, dict.fromkeys(floats, pa.string()), decimal, threads=True)
             for name in floats:
                 table = table.set_column(table.column_names.index(name), name, text.column(name))
+        whole = [kind.name for kind in table.schema if pa.types.is_integer(kind.type)]
+        if whole and self._may_have_leading_zeros():
+            text = self._read(whole, dict.fromkeys(whole, pa.string()), decimal, threads=True)
+            for name in whole:
+                if pc.any(pc.match_substring_regex(text.column(name), LEADING_ZERO)).as_py():
+                    table = table.set_column(table.column_names.index(name), name, text.column(name))
         return table, decimal
 
-    def _begin(self, names: Sequence[str], decimal: str) -> pa.Table:
+    def _may_have_leading_zeros(self) -> bool:
+        """Return whether a cell might begin with a zero and another digit; quick, and never wrongly False."""
+        if self._dialect.encoding == "utf-16":
+            return True
+        if isinstance(self._source, bytes):
+            return bool(_ZERO_BYTES.search(self._source))
+        with self._source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return bool(_ZERO_BYTES.search(content))
+
+    def _begin(self, names: Sequence[str], texts: Mapping[str, pa.DataType], decimal: str) -> pa.Table:
         """Read the first rows."""
-        with arrow_csv.open_csv(self._open(), *self._options(names, {}, decimal, threads=True)) as reader:
+        with arrow_csv.open_csv(self._open(), *self._options(names, texts, decimal, threads=True)) as reader:
             try:
                 return pa.Table.from_batches([reader.read_next_batch()])
             except StopIteration:

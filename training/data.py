@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,12 @@ _MAX_LEVELS = 1_000
 # Below, many levels for few rows may still be what a small table looks like.
 _FEW_LEVELS = 50
 _MAX_FLOAT_CLASSES = 20
+# Names of columns that only tell rows apart, and fewer rows than can show that they do.
+_ROW_NAME = re.compile(
+    r"(?i)^(row[ _.]?(names?|id|no|number)?|index|idx|no|nr|unnamed: ?\d+)$|(^|[ _.])(id|uid|key)$"
+    r"|(?-i:[a-z]I[dD]$)"
+)
+_FEW_ROWS = 20
 _SHOWN = 5
 
 
@@ -84,6 +91,24 @@ class _Column:
     def constant(self) -> bool:
         return not self.missing and bool((self.values == self.values[0]).all())
 
+    def names_rows(self, *, first: bool) -> bool:
+        """Return whether it says nothing about a row but which one it is.
+
+        It does if its name says so and each whole number occurs once, or if it is the table's first column
+        and counts up.
+        """
+        values = self.values
+        if (
+            self.kind != "number"
+            or self.missing
+            or len(values) < _FEW_ROWS
+            or (values != np.round(values)).any()
+        ):
+            return False
+        if first and (np.diff(values) == 1).all():
+            return True
+        return bool(_ROW_NAME.search(self.name)) and len(np.unique(values)) == len(values)
+
 
 @dataclass(frozen=True)
 class _Target:
@@ -110,6 +135,10 @@ def load_data(problem: Problem) -> Data:
     """
     read = read_table(problem)
     table = read.columns
+    skipped: tuple[str, ...] = ()
+    if problem.target_missing == "skip" and (count := table.column(problem.target).null_count):
+        table = table.filter(table.column(problem.target).is_valid())
+        skipped = (f"rows without a target left out: {count:,}",)
     least = 2 * problem.folds + 2
     if table.num_rows < least:
         raise ProblemError(
@@ -146,7 +175,7 @@ def load_data(problem: Problem) -> Data:
         digest=content.hexdigest()[:16],
         source=f"sklearn.datasets.load_{problem.data.name}" if sklearn else problem.data.path,
         uri="" if sklearn else problem.data.path if remote else Path(problem.data.path).absolute().as_uri(),
-        notes=(*notes, *reading),
+        notes=(*notes, *skipped, *reading),
         rules=rules,
     )
 
@@ -231,7 +260,7 @@ def _target(problem: Problem, column: pa.ChunkedArray, table: Table) -> tuple[_T
         raise ProblemError(
             f"{named}: expected a value in every row; {absent.sum():,} of {len(absent):,} rows have none "
             f"(or an infinite one), the first of them: {', '.join(rows)} (the first row of data is row 1). "
-            "Remove or fill them"
+            "Remove or fill them, or write 'target_missing: skip' to leave these rows out"
         )
     if problem.task == "classification":
         levels, codes = _encoded(_classes(named, column, numbers))
@@ -286,12 +315,25 @@ def _informative(problem: Problem, columns: Sequence[_Column]) -> tuple[list[_Co
     empty = [column.name for column in columns if column.missing and pd.isna(column.values).all()]
     constant = [column.name for column in columns if column.constant]
     kept = [column for column in columns if column.name not in {*empty, *constant}]
+    row_names = [
+        column.name
+        for column in kept
+        if column.name not in problem.columns and column.names_rows(first=column is columns[0])
+    ]
+    if len(row_names) == len(kept):
+        row_names = []
+    kept = [column for column in kept if column.name not in row_names]
     if not kept:
         raise ProblemError(
             f"{problem.name}: data: expected columns to learn from; all are empty or constant: "
             f"{listed([*empty, *constant])}"
         )
-    reasons = (("no values", empty), ("the same value in every row", constant))
+    keep = f"to keep it, write columns: {{{row_names[0]}: {{type: number}}}}" if row_names else ""
+    reasons = (
+        ("no values", empty),
+        ("the same value in every row", constant),
+        (f"a number that only names the row ({keep})", row_names),
+    )
     return kept, tuple(f"left out, {reason}: {listed(names)}" for reason, names in reasons if names)
 
 

@@ -6,7 +6,7 @@ Nothing here imports scikit-learn or MLflow, so that a wrong choice is refused w
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,8 +16,10 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
+from serving.rules import MISSING, Options, Rule
 from training import algorithms
 from training.algorithms import Algorithm
 from training.metrics import DEFAULT_METRIC, METRICS, Metric, Task
@@ -87,6 +89,57 @@ class DataSource(_Strict):
         return path
 
 
+_Word = Annotated[str, BeforeValidator(lambda word: str(word) if isinstance(word, int | float) else word)]
+
+
+class Reading(_Strict):
+    """How a column is read, where a problem doesn't leave that to be inferred.
+
+    Attributes:
+        type: What its cells are.
+        decimal: The decimal sign of numbers.
+        thousands: What groups their digits by three.
+        unit: What may be written before or after a number.
+        format: How dates are written, as for `strptime`; ISO 8601 if empty.
+        na: Words that mean a missing value in this column.
+    """
+
+    type: Literal["number", "text", "boolean", "date"]
+    decimal: Literal[".", ","] = "."
+    thousands: Literal["", ",", ".", "'", " "] = ""
+    unit: str = ""
+    format: str = ""
+    na: tuple[_Word, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_the_type(self) -> Self:
+        for field, type_ in {
+            "decimal": "number",
+            "thousands": "number",
+            "unit": "number",
+            "format": "date",
+        }.items():
+            if field in self.model_fields_set and self.type != type_:
+                raise FieldError(f"expected only with type: {type_}; got type: {self.type}", field)
+        if self.decimal == self.thousands:
+            raise FieldError(
+                f"expected another sign than the decimal one; got {self.thousands!r}", "thousands"
+            )
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """What the readers of tables go by."""
+        return Rule(
+            self.type,
+            self.decimal,
+            self.thousands,
+            missing=frozenset(self.na),
+            unit=self.unit,
+            format=self.format,
+        )
+
+
 class Gate(_Strict):
     """When a challenger may replace the champion.
 
@@ -136,6 +189,9 @@ class Problem(_Strict):
         data: Where its table comes from.
         target: The column to predict.
         drop: Columns to leave out.
+        na: Words that mean a missing value, besides the usual ones.
+        columns: How columns are read, where that isn't left to be inferred.
+        target_missing: What happens if rows have no target.
         metric: scikit-learn's name of the scorer that ranks the algorithms.
         positive: The positive class of a metric that has one; the last class in sorted order if empty.
         test_size: Share of the rows that is held out.
@@ -150,6 +206,9 @@ class Problem(_Strict):
     data: DataSource
     target: str = Field(default="target", min_length=1)
     drop: tuple[str, ...] = ()
+    na: tuple[_Word, ...] = ()
+    columns: dict[str, Reading] = {}
+    target_missing: Literal["refuse", "skip"] = "refuse"
     metric: str = Field(default="", validate_default=True)
     positive: str = ""
     test_size: float = Field(default=0.2, ge=0.05, le=0.5)
@@ -222,6 +281,13 @@ class Problem(_Strict):
             "expected all, a list of names, or a mapping of names to {params: ..., search: ..., "
             f"max_rows: ...}}; got {models!r}"
         )
+
+    @property
+    def reading(self) -> Options:
+        """What it states about how its table is read."""
+        rules = {name: column.rule for name, column in self.columns.items()}
+        labels = frozenset({self.target} if self.task == "classification" else ())
+        return Options(MISSING | set(self.na), rules, labels)
 
     @property
     def algorithms(self) -> list[str]:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from training.problem import DataSource, FieldError, Gate, Override, Problem
+from training.problem import DataSource, FieldError, Gate, Override, Problem, Reading
 from training.refusals import ProblemError, did_you_mean, expected
 
 PROBLEMS_DIR = Path(__file__).parent / "problems"
@@ -115,7 +115,12 @@ def _walk(node: yaml.Node, field: tuple[str, ...], seen: set[int]) -> Iterator[t
         yield from _walk(value, (*field, name), seen)
 
 
-_PARTS: dict[str, type[BaseModel]] = {"data": DataSource, "gate": Gate, "models": Override}
+_PARTS: dict[str, type[BaseModel]] = {
+    "data": DataSource,
+    "gate": Gate,
+    "models": Override,
+    "columns": Reading,
+}
 
 
 def _explain(lines: Mapping[tuple[str, ...], int], fault: ErrorDetails) -> tuple[int, str]:

@@ -18,12 +18,12 @@ from sklearn import datasets
 from serving import tables
 from serving.cells import is_text, retyped
 from serving.infer import infer
-from serving.rules import MISSING, Rules
+from serving.rules import Rules
 from training.problem import DATASETS
 from training.refusals import ProblemError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from training.problem import Problem
 
@@ -156,7 +156,7 @@ def _read_sklearn(problem: Problem) -> Table:
     names = {old: problem.data.rename.get(old, old.replace("_", " ")) for old in table.column_names}
     columns = _chosen(problem, [*names, problem.target], names)
     table = table.append_column(problem.target, pa.array(target))
-    return _table(table.select(list(columns)).rename_columns(list(columns.values())))
+    return _table(problem, table.select(list(columns)).rename_columns(list(columns.values())))
 
 
 def _read_csv(problem: Problem, path: Path, size: int, start: bytes) -> Table:
@@ -176,22 +176,41 @@ def _read_text(problem: Problem, path: Path, head: bytes, encoding: str) -> Tabl
     wanted = {problem.target, *problem.drop, *problem.data.rename}
     written = tables.dialect(head, wanted, encoding)
     columns = _chosen(problem, list(written.names))
-    reader = tables.CsvReader(path, written, MISSING)
-    table, decimal = reader.typed(list(columns))
-    return _table(table.rename_columns(list(columns.values())), written.notes, decimal=decimal, retype=True)
+    reader = tables.CsvReader(path, written, problem.reading.missing)
+    stated = [old for old, new in columns.items() if new in problem.columns]
+    table, decimal = reader.typed(list(columns), stated)
+    table = table.rename_columns(list(columns.values()))
+    return _table(
+        problem, table, (*written.notes, *_nameless(written.names, columns)), decimal=decimal, retype=True
+    )
 
 
 def _table(
-    table: pa.Table, notes: tuple[str, ...] = (), *, decimal: str = ".", retype: bool = False
+    problem: Problem,
+    table: pa.Table,
+    notes: tuple[str, ...] = (),
+    *,
+    decimal: str = ".",
+    retype: bool = False,
 ) -> Table:
     """Infer how a table is to be read, and read its text accordingly."""
     table, empty = tables.without_empty_rows(table)
-    rules, faults = infer(table, decimal=decimal, retype=retype)
+    inferred = infer(
+        table,
+        problem.reading,
+        decimal=decimal,
+        retype=retype,
+        row=lambda place: tables.original(place, empty) + 1,
+    )
+    rules, faults = inferred.rules, inferred.faults
+    notes = (*notes, *(f"{name!r}: {note}" for name, note in inferred.notes.items()))
     for place, name in enumerate(table.column_names):
         column = table.column(name)
-        if name not in faults and is_text(column.type):
+        rule = rules.columns[name]
+        stated = name in problem.columns or rule.far or bool(rules.sentinels(rule))
+        if name not in faults and (is_text(column.type) or stated):
             try:
-                table = table.set_column(place, name, retyped(column, rules.columns[name], rules))
+                table = table.set_column(place, name, retyped(column, rule, rules))
             except ValueError as error:
                 faults[name] = str(error)
     numbers = {name: rule for name, rule in rules.columns.items() if rule.kind == "number"}
@@ -219,7 +238,8 @@ def _read_parquet(problem: Problem, path: Path) -> Table:
             if chunk.path_in_schema.partition(".")[0] in columns or chunk.path_in_schema in columns
         )
         _fits(problem, size)
-        return _table(file.read(columns=list(columns)).rename_columns(list(columns.values())))
+        table = file.read(columns=list(columns)).rename_columns(list(columns.values()))
+        return _table(problem, table, _nameless(names, columns))
 
 
 def _fits(problem: Problem, size: int) -> None:
@@ -253,7 +273,10 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
         )
     _exist(problem, "target", [problem.target], new)
     _exist(problem, "drop", problem.drop, new)
+    _exist(problem, "columns", problem.columns, new)
     chosen = {old: name for old, name in columns if name not in problem.drop}
+    if columns[0][1] == "":  # the rows' names, as R and pandas write them
+        chosen.pop(columns[0][0], None)
     if "" in chosen.values():
         raise ProblemError(
             f"{problem.name}: data: column {new.index('') + 1} has no name; name it in the file's header, or "
@@ -264,7 +287,14 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
     return chosen
 
 
-def _exist(problem: Problem, field: str, wanted: Sequence[str] | dict[str, str], names: list[str]) -> None:
+def _nameless(names: Sequence[str], columns: dict[str, str]) -> tuple[str, ...]:
+    """Say that the first column was left out because it has no name."""
+    if not names or names[0] or names[0] in columns:
+        return ()
+    return ('left out, the first column, which has no name (to keep it, write data: {rename: {"": NAME}})',)
+
+
+def _exist(problem: Problem, field: str, wanted: Iterable[str], names: list[str]) -> None:
     for name in wanted:
         if name not in names:
             raise ProblemError(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -66,9 +67,9 @@ class Trained:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The features in the file's order, which a column `row` says."""
+        """The features in the file's order, which a column `place` says."""
         both = pd.concat([self.data.x_train, self.data.x_test])
-        return both.sort_values("row").reset_index(drop=True)
+        return both.sort_values("place").reset_index(drop=True)
 
 
 def train(folder: Path, content: bytes | str, name: str = "t.csv", **changes: Any) -> Trained:
@@ -125,7 +126,7 @@ def written(columns: Mapping[str, list[str]], delimiter: str = ",", y: list[str]
     writer = csv.writer(sink, delimiter=delimiter, lineterminator="\n")
     rows = len(next(iter(columns.values())))
     target = y or [str(n % 7) for n in range(rows)]
-    every = {**columns, "row": [str(n) for n in range(rows)], "y": target}
+    every = {**columns, "place": [str(n) for n in range(rows)], "y": target}
     writer.writerow(every)
     writer.writerows(zip(*every.values(), strict=True))
     return sink.getvalue()
@@ -162,7 +163,7 @@ def test_a_table_with_every_kind_of_column(
     }
     trained = train(tmp_path, written(columns, delimiter).encode(encoding))
     schema = trained.data.schema
-    assert schema.numbers == ("number", "rare", "integer", "whole", "row")
+    assert schema.numbers == ("number", "rare", "integer", "whole", "place")
     assert schema.booleans == ("flag",)
     assert schema.categories == ("maybe", "city", "town")
     assert schema.dates == ("day", "moment", "zoned", "zoned_gaps")
@@ -186,7 +187,7 @@ def test_a_table_with_every_kind_of_column(
         same(by_rest(trained), frame)
     # The same in JSON: what is a number there is one, and texts are the cells as they are.
     cells = pd.DataFrame(columns).to_dict("records")
-    texts = [{**row, "row": n, "flag": bool(frame["flag"][n])} for n, row in enumerate(cells)]
+    texts = [{**row, "place": n, "flag": bool(frame["flag"][n])} for n, row in enumerate(cells)]
     same(by_rest(trained, json.dumps({"dataframe_records": texts}).encode(), JSON), frame)
     values = json.loads(
         frame.assign(flag=frame["flag"]).to_json(orient="split", date_format="iso", date_unit="ns")
@@ -213,7 +214,7 @@ def test_parquet_means_the_same_as_csv(tmp_path: Path) -> None:
             "city": pa.array(columns["city"]).dictionary_encode(),
             "day": pa.array(frame["day"], from_pandas=True),
             "zoned": pa.array(frame["zoned"]).cast(pa.timestamp("us", "Europe/Vienna")),
-            "row": list(range(ROWS)),
+            "place": list(range(ROWS)),
             "y": [n % 7 for n in range(ROWS)],
         }
     )
@@ -297,12 +298,12 @@ def test_what_arrow_finds_by_itself_is_what_the_text_says(
     for name in ("a", "b"):
         kind = typed.schema.field(name).type
         if pa.types.is_time(kind):
-            assert "times" in slow[1][name]
+            assert "times" in slow.faults[name]
             continue
-        assert (quick[1].get(name), slow[1].get(name)) in ((None, None), (quick[1].get(name),) * 2)
-        assert quick[0].columns[name] == slow[0].columns[name]
-        one = convert(typed.column(name), quick[0].columns[name], quick[0])
-        other = convert(text.column(name), slow[0].columns[name], slow[0])
+        assert quick.faults.get(name) == slow.faults.get(name)
+        assert quick.rules.columns[name] == slow.rules.columns[name]
+        one = convert(typed.column(name), quick.rules.columns[name], quick.rules)
+        other = convert(text.column(name), slow.rules.columns[name], slow.rules)
         assert len(one.faults) == len(other.faults)
         pd.testing.assert_series_equal(
             pd.Series(one.values), pd.Series(other.values), check_dtype=False, check_exact=True
@@ -369,20 +370,20 @@ def test_mixed_zones_are_refused_by_name(tmp_path: Path, name: str) -> None:
 
 def test_a_zone_where_training_had_none_is_refused(tmp_path: Path) -> None:
     trained = train(tmp_path, written({"at": cycle(["2024-01-01T08:00", "2024-01-02T08:00"])}))
-    asked = b"at,row\n2024-01-01T08:00,1\n2024-01-01T08:00+02:00,2\n"
+    asked = b"at,place\n2024-01-01T08:00,1\n2024-01-01T08:00+02:00,2\n"
     matched = batch.match(batch.read("t.csv", asked, trained.model.columns), trained.model)
     assert matched.usable.tolist() == [True, False]
     assert "expected a date without a time zone" in matched.problems[0].text
     with pytest.raises(ServingError, match="'at' in row 1: expected a date without a time zone"):
         by_rest(trained, asked)
-    row = {"at": "2024-01-01T08:00Z", "row": 1}
+    row = {"at": "2024-01-01T08:00Z", "place": 1}
     with pytest.raises(ServingError, match="'at' in row 0: expected a date without a time zone"):
         by_rest(trained, json.dumps({"dataframe_records": [row]}).encode(), JSON)
 
 
 def test_a_date_without_a_zone_is_in_utc_where_training_had_zones(tmp_path: Path) -> None:
     trained = train(tmp_path, written({"at": cycle(["2024-01-01T08:00Z", "2024-01-01T08:00+02:00"])}))
-    asked = b"at,row\n2024-01-01T08:00,1\n2024-01-01T08:00-02:00,2\n"
+    asked = b"at,place\n2024-01-01T08:00,1\n2024-01-01T08:00-02:00,2\n"
     wanted = [pd.Timestamp("2024-01-01 08:00"), pd.Timestamp("2024-01-01 10:00")]
     assert by_batch(trained, asked)["at"].tolist() == by_rest(trained, asked)["at"].tolist() == wanted
 
@@ -393,27 +394,27 @@ def test_a_date_without_a_zone_is_in_utc_where_training_had_zones(tmp_path: Path
 def test_dates_are_iso_8601_in_csv_and_json(tmp_path: Path, text: str) -> None:
     trained = train(tmp_path, written({"day": cycle(["2024-01-01", "2024-01-02"])}))
     for body, kind in (
-        (f"day,row\n{text},1\n".encode(), CSV),
-        (json.dumps({"dataframe_records": [{"day": text, "row": 1}]}).encode(), JSON),
+        (f"day,place\n{text},1\n".encode(), CSV),
+        (json.dumps({"dataframe_records": [{"day": text, "place": 1}]}).encode(), JSON),
     ):
         with pytest.raises(ServingError, match="'day' in row 0: expected a date in ISO 8601"):
             by_rest(trained, body, kind)
-    upload = batch.read("t.csv", f"day,row\n{text},1\n".encode(), trained.model.columns)
+    upload = batch.read("t.csv", f"day,place\n{text},1\n".encode(), trained.model.columns)
     assert "expected a date in ISO 8601" in batch.match(upload, trained.model).problems[0].text
 
 
 def test_a_number_in_another_writing_is_refused_and_never_another_number(tmp_path: Path) -> None:
     trained = train(tmp_path, written({"a": cycle(["1.234,5", "0,5"])}, ";"))
     assert trained.data.rules.columns["a"] == Rule("number", ",", ".")
-    assert by_rest(trained, b"a;row\n1.234;1\n")["a"].tolist() == [1234]
+    assert by_rest(trained, b"a;place\n1.234;1\n")["a"].tolist() == [1234]
     for body, kind in (
-        (b"a,row\n1.5,1\n", CSV),
-        (b'{"dataframe_records": [{"a": "1.5", "row": 1}]}', JSON),
-        (b'{"dataframe_split": {"columns": ["a", "row"], "data": [["1.5", 1]]}}', JSON),
+        (b"a,place\n1.5,1\n", CSV),
+        (b'{"dataframe_records": [{"a": "1.5", "place": 1}]}', JSON),
+        (b'{"dataframe_split": {"columns": ["a", "place"], "data": [["1.5", 1]]}}', JSON),
     ):
         with pytest.raises(ServingError, match=r"'a' in row 0: expected a number such as 1\.234,5"):
             by_rest(trained, body, kind)
-    assert by_rest(trained, b'{"inputs": {"a": [1.5, "1.234"], "row": [1, 2]}}', JSON)["a"].tolist() == [
+    assert by_rest(trained, b'{"inputs": {"a": [1.5, "1.234"], "place": [1, 2]}}', JSON)["a"].tolist() == [
         1.5,
         1234,
     ]
@@ -421,12 +422,12 @@ def test_a_number_in_another_writing_is_refused_and_never_another_number(tmp_pat
 
 def test_batch_reads_numbers_in_another_writing_where_that_is_certain_and_says_so(tmp_path: Path) -> None:
     trained = train(tmp_path, written({"a": cycle(["1.5", "2"]), "b": cycle(["3", "4"])}))
-    upload = batch.read("t.csv", b"a;b;row\n1,5;1,234;1\n2;3;2\n", trained.model.columns)
+    upload = batch.read("t.csv", b"a;b;place\n1,5;1,234;1\n2;3;2\n", trained.model.columns)
     matched = batch.match(upload, trained.model)
     assert matched.frame["a"].tolist() == [1.5, 2]
     assert matched.frame["b"].tolist() == [1.234, 3]
     assert matched.notes == ("read with decimal commas: 'a', 'b'",)
-    upload = batch.read("t.csv", b"a;b;row\n1,234;1;1\n2;3;2\n", trained.model.columns)
+    upload = batch.read("t.csv", b"a;b;place\n1,234;1;1\n2;3;2\n", trained.model.columns)
     matched = batch.match(upload, trained.model)
     assert matched.usable.tolist() == [False, True]
     assert matched.notes == ()
@@ -464,10 +465,10 @@ def test_an_optional_column_may_be_left_out_or_empty(tmp_path: Path) -> None:
         "day": cycle(["2024-01-01", "2024-01-02", ""]),
     }
     trained = train(tmp_path, written(columns))
-    nothing = [{"row": 1}, dict.fromkeys(columns) | {"row": 1}]
+    nothing = [{"place": 1}, dict.fromkeys(columns) | {"place": 1}]
     answers = [by_rest(trained, json.dumps({"dataframe_records": [row]}).encode(), JSON) for row in nothing]
-    answers += [by_rest(trained, body) for body in (b"row\n1\n", b"number,flag,city,day,row\n,,,,1\n")]
-    answers += [by_batch(trained, body) for body in (b"row\n1\n", b"number,flag,city,day,row\n,,,,1\n")]
+    answers += [by_rest(trained, body) for body in (b"place\n1\n", b"number,flag,city,day,place\n,,,,1\n")]
+    answers += [by_batch(trained, body) for body in (b"place\n1\n", b"number,flag,city,day,place\n,,,,1\n")]
     for answer in answers:
         assert answer[list(columns)].isna().all(axis=None)
         same(answer, answers[0])
@@ -476,7 +477,6 @@ def test_an_optional_column_may_be_left_out_or_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cells", "says"),
     [
-        (["9999-12-31", "-"], "expected dates from 1678 to 2261; got '9999-12-31', in 20 rows"),
         (["inf", "-"], "expected a finite number; got 'inf', in 20 rows"),
         (["10:30", "-"], "got times, such as '10:30'"),
     ],
@@ -632,7 +632,7 @@ def test_a_model_answers_the_same_by_every_way(tmp_path: Path, case: str) -> Non
     answers = asked(trained, tmp_path / "model")
     assert len(answers[0]) == len(trained.frame)
     for answer in answers[1:]:
-        assert answer == answers[0]
+        assert answer == pytest.approx(answers[0], rel=1e-12)  # a table's layout may change the last digit
 
 
 @OF_MLFLOW
@@ -662,7 +662,7 @@ def test_a_model_from_before_answers_as_its_training_read(
     monkeypatch.setattr(training_data, "read_table", read_before)
     answers = asked(train(tmp_path, table_of(cycle(cells))), tmp_path / "model")
     for answer in answers[1:]:
-        assert answer == answers[0]
+        assert answer == pytest.approx(answers[0], rel=1e-12)  # a table's layout may change the last digit
 
 
 def test_rules_travel_as_json() -> None:
@@ -685,12 +685,146 @@ def test_rules_travel_as_json() -> None:
 def test_what_is_known_beforehand_is_not_inferred() -> None:
     table = pa.table({"a": ["1,234", "?"], "b": ["1", "2"]})
     options = Options(MISSING | {"?"}, {"a": Rule("number", ".", ",")})
-    rules, faults = infer(table, options, retype=True)
-    assert faults == {}
+    inferred = infer(table, options, retype=True)
+    assert inferred.faults == {}
+    rules = inferred.rules
     assert rules.columns["b"].kind == "number"
     found = convert(table.column("a"), rules.columns["a"], rules)
     assert found.faults == ()
     np.testing.assert_array_equal(found.values, [1234, np.nan])
+
+
+def filled(cells: list[str], rows: int = 60) -> str:
+    """A table whose column `odd` begins with these cells, and goes on with the last of them."""
+    return written({"odd": [*cells, *cells[-1:] * (rows - len(cells))], "area": cycle(["5", "7", "9"], rows)})
+
+
+NAT = pd.NaT
+UNUSUAL: list[tuple[list[str], dict[str, Any], list[Any], str]] = [
+    (["1", "?", "2"], {}, [1, None, 2], r"as missing '\?' in 1 of 60 rows, the first of them: 2 "),
+    (["1", "?", "?", "?", "2"], {"na": ["?"]}, [1, None, None, None, 2], ""),
+    (["-999", "2"], {"na": [-999]}, [None, 2], ""),
+    (
+        ["2020-01-02", "soon", "2020-01-03"],
+        {},
+        ["2020-01-02", NAT, "2020-01-03"],
+        "as missing 'soon' in 1 of",
+    ),
+    (
+        ["2020-01-02", "2020-02-30", "2020-01-03"],
+        {},
+        ["2020-01-02", NAT, "2020-01-03"],
+        "'2020-02-30' in 1 of",
+    ),
+    (["1.5", " ", "2"], {}, [1.5, None, 2], "blanks in 1 of 60 rows are read as missing numbers"),
+    (["$5.00", "-$1,234.50", "$7"], {}, [5, -1234.5, 7], r"numbers with '\$', which is left out"),
+    (["12.5%", "7 %"], {}, [12.5, 7], "numbers with '%'"),
+    (["5 yrs", "6 yrs"], {}, ["5 yrs", "6 yrs"], "type: number, unit: yrs"),
+    (["5 yrs", "6 yrs"], {"columns": {"odd": {"type": "number", "unit": "yrs"}}}, [5, 6], ""),
+    (
+        ["1,234", "5"],
+        {"columns": {"odd": {"type": "number", "thousands": ","}}},
+        [1234, 5],
+        "between thousands",
+    ),
+    (["00501", "10020"], {}, ["00501", "10020"], "read as text, because of leading zeros"),
+    (["501", "10020"], {"columns": {"odd": {"type": "text"}}}, ["501", "10020"], ""),
+    (["3/31/2015", "04/01/2015"], {}, ["2015-03-31", "2015-04-01"], "dates such as 05/23/2024 for 23 May"),
+    (["31/3/2015", "04/01/2015"], {}, ["2015-03-31", "2015-01-04"], "dates such as 23/05/2024 for 23 May"),
+    (["01.03.2025", "02.03.2025"], {}, ["2025-03-01", "2025-03-02"], "dates such as 23.05.2024 for 23 May"),
+    (
+        ["3/31/2015 10:30 PM", "04/01/2015 1:00 AM"],
+        {},
+        ["2015-03-31T22:30", "2015-04-01T01"],
+        "10:30|08:30 AM",
+    ),
+    (["02-Mar-2025", "03-Mar-2025"], {}, ["2025-03-02", "2025-03-03"], "dates such as 23-May-2024"),
+    (
+        ["02/03/2025", "03/03/2025"],
+        {"columns": {"odd": {"type": "date", "format": "%d/%m/%Y"}}},
+        ["2025-03-02", "2025-03-03"],
+        "",
+    ),
+    (["2020-01-02", "9999-12-31", "2020-01-03"], {}, ["2020-01-02", NAT, "2020-01-03"], "1678 to 2261"),
+    (["2020-01-02T08:00Z", "9999-12-31T00:00Z"], {}, ["2020-01-02T08:00", NAT], "1678 to 2261"),
+]
+
+
+@pytest.mark.parametrize(("cells", "changes", "values", "says"), UNUSUAL)
+def test_unusual_cells_are_read_alike_everywhere_and_said(
+    tmp_path: Path, cells: list[str], changes: dict[str, Any], values: list[Any], says: str
+) -> None:
+    trained = train(tmp_path, filled(cells), **changes)
+    agree(trained)
+    found = trained.frame["odd"][: len(values)].tolist()
+    if isinstance(found[0], pd.Timestamp):
+        found = [str(value) for value in found]
+        values = [str(pd.Timestamp(value)) for value in values]
+    assert [None if pd.isna(value) else value for value in found] == values
+    assert re.search(says, "; ".join(trained.data.notes))
+    assert bool(says) == bool(trained.data.notes)
+
+
+REFUSED: list[tuple[list[str], str]] = [
+    (
+        ["1", "?", "?", "2"],
+        r"expected numbers; got '\?' in 2 of 60 rows, the first of them: 2, 3 .* na: \[\"\?\"\]",
+    ),
+    (
+        ["2020-01-02", "soon", "so", "2020-01-03"],
+        r"expected dates; got 'so.*columns: \{odd: \{type: text\}\}",
+    ),
+    (
+        ["02/03/2025", "03/03/2025"],
+        'may come first, .*. Write columns: {odd: {type: date, format: "%d/%m/%Y"}}, or "%m/',
+    ),
+    (
+        ["31/03/2025", "03/31/2025", "03/31/2025", "30/03/2025"],
+        "expected dates; got '03/31/2025' in 2 of 60 rows",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cells", "says"), REFUSED)
+def test_cells_that_may_mean_two_things_are_refused_with_a_way_out(
+    tmp_path: Path, cells: list[str], says: str
+) -> None:
+    with pytest.raises(ProblemError) as error:
+        train(tmp_path, filled(cells))
+    assert says in str(error.value) or re.search(says, str(error.value))
+
+
+def test_a_class_among_numbers_is_a_class(tmp_path: Path) -> None:
+    y = cycle(["1", "2", "other"])
+    trained = train(tmp_path, written({"a": cycle(["1.5", "2", "3"])}, y=y), task="classification")
+    assert set(trained.data.y_train) == {"1", "2", "other"}
+
+
+def test_a_number_that_only_names_the_row_is_left_out_unless_it_is_asked_for(tmp_path: Path) -> None:
+    numbers = [str(n) for n in range(1, ROWS + 1)]
+    area = cycle(["5", "7", "9"])
+    for name, rest in (("customer_id", {"area": area}), ("first", {"area": area})):
+        content = written({name: numbers, **rest})
+        left = train(tmp_path, content)
+        assert name not in left.data.schema.columns
+        assert f"columns: {{{name}: {{type: number}}}}): '{name}'" in left.data.notes[0]
+        agree(left)
+        kept = train(tmp_path, content, columns={name: {"type": "number"}})
+        assert name in kept.data.schema.columns
+    unnamed = train(tmp_path, written({"": numbers, "area": area}))
+    assert unnamed.data.schema.columns[0] == "area"
+    assert "the first column, which has no name" in unnamed.data.notes[0]
+
+
+def test_rows_without_a_target_are_refused_or_skipped(tmp_path: Path) -> None:
+    content = written({"a": cycle(["1.5", "2", "3"])}, y=["", *cycle(["1", "2", "3"], ROWS - 1)])
+    with pytest.raises(
+        ProblemError, match=r"1 of \d+ rows have none .* first of them: 1 .*target_missing: skip"
+    ):
+        train(tmp_path, content)
+    trained = train(tmp_path, content, target_missing="skip")
+    assert len(trained.frame) == ROWS - 1
+    assert "rows without a target left out: 1" in trained.data.notes
 
 
 @pytest.mark.parametrize(
@@ -705,14 +839,14 @@ def test_what_is_known_beforehand_is_not_inferred() -> None:
 def test_parquet_of_other_types_is_refused_by_name(tmp_path: Path, values: pa.Array, says: str) -> None:
     for cells in (["Graz", "Linz"], ["1.5", "2"], ["2024-01-01", "2024-01-02"]):
         trained = train(tmp_path, written({"a": cycle(cells)}))
-        body = batch.as_parquet(pa.table({"a": values, "row": [1]}))
+        body = batch.as_parquet(pa.table({"a": values, "place": [1]}))
         matched = batch.match(batch.read("t.parquet", body, trained.model.columns), trained.model)
         assert [problem.column for problem in matched.problems] == ["a"]
         assert not matched.usable.any()
         with pytest.raises(ServingError, match=f"'a'.*({says})"):
             by_rest(trained, body, PARQUET)
     body = batch.as_parquet(
-        pa.table({"a": pa.concat_arrays([values] * ROWS), "row": range(ROWS), "y": range(ROWS)})
+        pa.table({"a": pa.concat_arrays([values] * ROWS), "place": range(ROWS), "y": range(ROWS)})
     )
     with pytest.raises(ProblemError, match=f"column 'a': expected .*; got ({says})"):
         train(tmp_path, body, "t.parquet")
