@@ -10,8 +10,9 @@ MLFLOW_VERSION = "3.17.2"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
-# Files: of a model (serving/profile.py), and of a training's run.
+# Files: of a model (serving/profile.py, training/fitted.py), and of a training's run.
 PROFILE = "profile.json"
+FITTED_ROWS = "fitted_rows.npy"
 LEADERBOARD = "leaderboard.json"
 CHECKS = "checks.json"
 PLOTS = "plots"  # the folder of a model's run that holds its plots

@@ -5,9 +5,10 @@ code (a pickle, a type that isn't on the written list) is never loaded. It count
 """
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from serving import model as serving_model
@@ -16,11 +17,16 @@ from serving.errors import ModelUnusableError
 from serving.signature import Signature
 from training import gate
 from training.course import Course, Outcome
+from training.data import Data
+from training.fitted import FittedRows
 from training.gate import Contender
+from training.hashing import are_numbers
 from training.predictions import Predictions, predict
+from training.problem import Problem
 from training.registry import Registry
 
 _NAMED = 5
+_FEWEST = 10  # rows that can judge
 
 
 class ChampionError(Exception):
@@ -46,14 +52,17 @@ def challenge(registry: Registry, course: Course) -> Outcome:
         return Outcome(text, version=held, tags={VersionTag.GATE_DECISION: "none", VersionTag.REASON: winner})
     logged = course.logged[winner.algorithm]
     version = registry.register(problem, winner, logged.run_id, logged.model_id)
+    contender = Contender(version, winner.algorithm, data.digest, course.predictions[winner.algorithm])
+    rows = np.ones(len(data.y_test), dtype=bool)
     if champion is not None:
         try:
-            answered: Predictions | str = ask(registry, problem.name, held, data.x_test)
+            asked = ask(registry, problem.name, held, data.x_test)
+            rows = new_rows(problem, data, asked)
+            champion = replace(champion, predictions=asked.predictions.of(rows))
+            contender = replace(contender, predictions=course.predictions[winner.algorithm].of(rows))
         except ChampionError as error:
-            answered = str(error)
-        champion = replace(champion, predictions=answered)
-    contender = Contender(version, winner.algorithm, data.digest, course.predictions[winner.algorithm])
-    decision = gate.decide(problem, contender, champion, data.y_test)
+            champion = replace(champion, predictions=str(error))
+    decision = gate.decide(problem, contender, champion, data.y_test[rows], len(rows))
     registry.record(problem.name, version, decision)
     tags = {**decision.numbers, VersionTag.REASON: decision.reason, "mlstack.version": version}
     if decision.action == "keep":
@@ -63,7 +72,22 @@ def challenge(registry: Registry, course: Course) -> Outcome:
     return Outcome(text, "champion", winner.algorithm, version, tags)
 
 
-def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Predictions:
+@dataclass(frozen=True)
+class Asked:
+    """A version that was asked.
+
+    Attributes:
+        predictions: What it said.
+        columns: The columns that it took.
+        fitted: The rows that it was fitted on; None if it doesn't say.
+    """
+
+    predictions: Predictions
+    columns: list[str]
+    fitted: FittedRows | None
+
+
+def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Asked:
     """Load a version and ask it. Nothing of it stays on the disk.
 
     Args:
@@ -79,7 +103,8 @@ def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Predict
         with tempfile.TemporaryDirectory(prefix="mlstack-") as folder:
             fetched = registry.download(name, version, Path(folder))
             champion = serving_model.load(fetched, name, version)
-            return predict(champion.estimator, x[_columns(champion.signature, x)])
+            columns = _columns(champion.signature, x)
+            return Asked(predict(champion.estimator, x[columns]), columns, FittedRows.read(fetched))
     except ChampionError:
         raise
     except ModelUnusableError as error:
@@ -87,6 +112,38 @@ def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Predict
     except Exception as error:  # whatever a model raises is why it can't be asked
         said = " ".join(str(error).split())[:300]
         raise ChampionError(f"it can't be loaded or asked ({type(error).__name__}: {said})") from error
+
+
+def new_rows(problem: Problem, data: Data, asked: Asked) -> np.ndarray:
+    """Return which rows of the holdout a version was not fitted on.
+
+    Args:
+        problem: The problem whose model it is.
+        data: The problem's data.
+        asked: The version.
+
+    Returns:
+        A boolean for each row.
+
+    Raises:
+        ChampionError: Too few, or that can't be known.
+    """
+    if asked.fitted is None:
+        # Before versions kept their rows, it was the columns in use and their types that split the table.
+        texts = (data.x_test[name].dropna().unique() for name in data.schema.categories)
+        moved = problem.drop or problem.data.rename or any(are_numbers(levels).any() for levels in texts)
+        if set(asked.columns) == set(data.x_test.columns) and not moved:
+            return np.ones(len(data.y_test), dtype=bool)
+        raise ChampionError("it is from an earlier release, and doesn't say which rows it was fitted on")
+    new = ~asked.fitted.hold(data.x_test[asked.columns], data.y_test)
+    if new.sum() < _FEWEST and not new.all():
+        raise ChampionError(
+            f"it was fitted on all but {new.sum()} of the {len(new)} holdout rows ({_FEWEST} are wanted)"
+        )
+    missing = set(data.y_test) - set(data.y_test[new]) if problem.task == "classification" else set()
+    if missing:
+        raise ChampionError(f"it was fitted on all holdout rows of the class {min(missing)!r}")
+    return new
 
 
 def _columns(signature: Signature, x: pd.DataFrame) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 import yaml
 
 from serving.rules import Rules
+from training import hashing
 from training.refusals import ProblemError, did_you_mean
 from training.schema import Schema
 from training.tables import listed, read_table
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from training.schema import Kind
     from training.tables import Table
 
-# Changed, it moves rows between training part and holdout, and champions are judged on rows they know.
-_HASH_KEY = "mlstack-split-01"
 # A text column with more levels is an identifier or free text, and each level would become a feature.
 _MAX_LEVELS = 1_000
 # Below, many levels for few rows may still be what a small table looks like.
@@ -137,7 +136,8 @@ def load_data(problem: Problem) -> Data:
     table = read.columns
     skipped: tuple[str, ...] = ()
     if problem.target_missing == "skip" and (count := table.column(problem.target).null_count):
-        table = table.filter(table.column(problem.target).is_valid())
+        known = table.column(problem.target).is_valid()
+        table, read = table.filter(known), replace(read, dropped=read.dropped[known.to_numpy()])
         skipped = (f"rows without a target left out: {count:,}",)
     least = 2 * problem.folds + 2
     if table.num_rows < least:
@@ -151,6 +151,7 @@ def load_data(problem: Problem) -> Data:
         )
     target, total = _target(problem, table.column(problem.target), read)
     columns = _features(problem, table.drop_columns(problem.target), total, read.faults)
+    total += read.dropped
     rules, reading = read.rules, read.notes
     del table, read  # what was converted is a copy
     hashes = pd.util.hash_array(total)
@@ -206,7 +207,7 @@ def _features(
             faults.append(f"{problem.name}: data: column {name!r}: {error}")
             continue
         columns.append(column)
-        total += _salted(hashes, name)
+        total += hashing.salted(hashes, name)
     if faults:
         drop = yaml.safe_dump([*problem.drop, *unusable], default_flow_style=True, width=10**6).strip()
         raise ProblemError("\n".join([*faults, f"{problem.name}: to leave them out, write 'drop: {drop}'"]))
@@ -227,7 +228,7 @@ def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Col
                 "identifier, free text, or dates that aren't stored as dates"
             )
         missing = bool((codes < 0).any())
-        hashes = np.append(_hash(levels), np.uint64(0))[codes]
+        hashes = np.append(hashing.levels_of(levels), np.uint64(0))[codes]
         if pa.types.is_boolean(kind) and not missing:
             return _Column(name, "boolean", (levels == "true")[codes], missing), hashes
         return _Column(name, "category", np.append(levels, [None])[codes], missing), hashes
@@ -237,7 +238,7 @@ def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Col
         if infinite:
             raise _ColumnError(f"expected finite numbers; {infinite:,} of {len(numbers):,} rows are infinite")
         absent = np.isnan(numbers)
-        return _Column(name, "number", numbers, bool(absent.any())), _hash(numbers, absent)
+        return _Column(name, "number", numbers, bool(absent.any())), hashing.cells(numbers, absent)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         try:
             # Without its zone, an instant is in UTC.
@@ -245,7 +246,7 @@ def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Col
         except pa.ArrowInvalid:
             raise _ColumnError("expected dates from 1678 to 2261; got others") from None
         absent = np.isnat(dates)
-        return _Column(name, "date", dates, bool(absent.any())), _hash(dates, absent)
+        return _Column(name, "date", dates, bool(absent.any())), hashing.cells(dates, absent)
     raise _ColumnError(f"expected numbers, text, booleans or dates; got {kind}")
 
 
@@ -265,7 +266,7 @@ def _target(problem: Problem, column: pa.ChunkedArray, table: Table) -> tuple[_T
     if problem.task == "classification":
         levels, codes = _encoded(_classes(named, column, numbers))
         _check_classes(problem, named, sorted(levels))
-        hashes = _salted(_hash(levels), problem.target)[codes]
+        hashes = hashing.salted(hashing.cells(levels), problem.target)[codes]
         return _Target(levels.astype(str)[codes], levels, codes), hashes
     if numbers is None:
         raise ProblemError(
@@ -275,7 +276,7 @@ def _target(problem: Problem, column: pa.ChunkedArray, table: Table) -> tuple[_T
     if (numbers == numbers[0]).all():
         raise ProblemError(f"{named}: expected different values; got {numbers[0]:g} in every row")
     one_class = _Target(numbers, np.array([""]), np.zeros(len(numbers), dtype="int8"))
-    return one_class, _salted(_hash(numbers), problem.target)
+    return one_class, hashing.salted(hashing.cells(numbers), problem.target)
 
 
 def _classes(named: str, column: pa.ChunkedArray, numbers: np.ndarray | None) -> pa.ChunkedArray:
@@ -434,18 +435,3 @@ def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.objec
     encoded = column.cast(pa.string()).dictionary_encode().unify_dictionaries().combine_chunks()
     levels = np.array(encoded.dictionary.to_pylist(), dtype=object)
     return levels, encoded.indices.fill_null(-1).to_numpy()
-
-
-def _hash(values: np.ndarray, missing: np.ndarray | None = None) -> np.ndarray:
-    """Hash values; a missing one is 0, whatever kind the others are."""
-    hashes: np.ndarray = pd.util.hash_array(values, hash_key=_HASH_KEY, categorize=False)
-    if missing is not None:
-        hashes[missing] = 0
-    return hashes
-
-
-def _salted(hashes: np.ndarray, name: str) -> np.ndarray:
-    """Tie hashes to their column's name, so that their sum over columns doesn't depend on the order."""
-    salt = np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], dtype="uint64")[0]
-    salted: np.ndarray = pd.util.hash_array(hashes ^ salt)
-    return salted

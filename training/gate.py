@@ -87,7 +87,7 @@ def challenger(results: Iterable[Result], metric: Metric) -> Result | str:
 
 
 def decide(
-    problem: Problem, contender: Contender, champion: Contender | None, actual: np.ndarray
+    problem: Problem, contender: Contender, champion: Contender | None, actual: np.ndarray, held_out: int = 0
 ) -> Decision:
     """Decide whether a challenger replaces the champion.
 
@@ -95,13 +95,19 @@ def decide(
         problem: What both predict, with the gate's settings.
         contender: The challenger, with its predictions.
         champion: The present champion, if there is one, with its predictions or why it has none.
-        actual: The true values of the holdout.
+        actual: The true values of the holdout's rows that neither was fitted on.
+        held_out: How many rows the holdout has in all; as many if not given.
 
     Raises:
         ScoringError: The challenger has no score by the problem's metric.
     """
     value = _score(problem, contender, actual)
-    score_text = f"{problem.scoring.label} {number(value)} on {len(actual)} holdout rows"
+    rows = f"{len(actual)} holdout rows"
+    if champion is not None and len(actual) < held_out:
+        rows = (
+            f"the {len(actual)} of {held_out} holdout rows that version {champion.version} was not fitted on"
+        )
+    score_text = f"{problem.scoring.label} {number(value)} on {rows}"
     numbers = {"gate_challenger": repr(value), "gate_rows": str(len(actual))}
     if champion is None:
         return _decision("promote", f"{contender} with {score_text} is the first champion", numbers)
@@ -110,17 +116,17 @@ def decide(
         held = _score(problem, champion, actual)
     except ScoringError as error:
         return _by_policy(problem, contender, champion, str(error), numbers)
-    return _compare(problem, (contender, value), (champion, held), actual, numbers)
+    return _compare(problem, (contender, value), (champion, held), (actual, rows), numbers)
 
 
 def _compare(
     problem: Problem,
     challenger: tuple[Contender, float],
     champion: tuple[Contender, float],
-    actual: np.ndarray,
+    judged: tuple[np.ndarray, str],
     numbers: Mapping[str, str],
 ) -> Decision:
-    (one, value), (other, held) = challenger, champion
+    (one, value), (other, held), (actual, rows) = challenger, champion, judged
     gate, metric = problem.gate, problem.scoring
     improvement = (value - held) * (1 if metric.greater_is_better else -1)
     drawn = paired_improvement(problem, _predictions(one), _predictions(other), actual)
@@ -131,7 +137,7 @@ def _compare(
         VersionTag.GATE_IMPROVEMENT: repr(improvement),
         VersionTag.GATE_CONFIDENCE: f"{confidence:.4f}",
     }
-    scores = f"{metric.label} {number(value)} against {number(held, value)} on {len(actual)} holdout rows"
+    scores = f"{metric.label} {number(value)} against {number(held, value)} on {rows}"
     if one.data_digest != other.data_digest:
         scores += (
             f" (version {other.version} was trained on {'other' if other.data_digest else 'unknown'} data)"

@@ -27,6 +27,7 @@ from sklearn.base import BaseEstimator
 from serving.contract import PLOTS, TRUSTED_TYPES
 from training import profile
 from training.data import Data, some_rows
+from training.fitted import FittedRows
 from training.problem import Problem
 from training.results import Evaluation, Result
 
@@ -131,6 +132,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         pip_requirements=_requirements(),
     )
     profile.write(path, problem, data, estimator)
+    FittedRows.of(data).write(Path(path))
 
 
 def signature(problem: Problem, data: Data) -> ModelSignature:

@@ -1,7 +1,7 @@
 """Predictions: everything that a model says about some rows, and the same next to the truth."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -29,6 +29,16 @@ class Predictions:
     scores: np.ndarray | None = None
     classes: np.ndarray | None = None
     probabilities: bool = False
+
+    def of(self, rows: np.ndarray) -> Self:
+        """Return those of some rows.
+
+        Args:
+            rows: A boolean for each row.
+        """
+        return replace(
+            self, labels=self.labels[rows], scores=None if self.scores is None else self.scores[rows]
+        )
 
 
 def predict(estimator: BaseEstimator, x: object) -> Predictions:

@@ -19,6 +19,7 @@ from serving import tables
 from serving.cells import is_text, retyped
 from serving.infer import infer
 from serving.rules import Rules
+from training import hashing
 from training.problem import DATASETS
 from training.refusals import ProblemError, did_you_mean
 
@@ -58,6 +59,8 @@ class Table:
         faults: Columns that can't be read in one way, with the reason.
         notes: How it was read, where that could have been otherwise.
         empty: Places of the rows that held nothing and are left out.
+        dropped: A hash of what each row holds in the columns to drop, uint64: without them, its side of the
+            split would depend on which columns are used.
     """
 
     columns: pa.Table
@@ -65,6 +68,7 @@ class Table:
     faults: dict[str, str]
     notes: tuple[str, ...]
     empty: np.ndarray
+    dropped: np.ndarray
 
     def row(self, place: int) -> int:
         """Return the number of a row in the file; its first row of data is row 1."""
@@ -178,28 +182,31 @@ def _read_text(problem: Problem, path: Path, head: bytes, encoding: str) -> Tabl
     columns = _chosen(problem, list(written.names))
     reader = tables.CsvReader(path, written, problem.reading.missing)
     stated = [old for old, new in columns.items() if new in problem.columns]
-    table, decimal = reader.typed(list(columns), stated)
-    table = table.rename_columns(list(columns.values()))
-    return _table(
-        problem, table, (*written.notes, *_nameless(written.names, columns)), decimal=decimal, retype=True
-    )
+    dropped = [name for name in written.names if name in _dropped(problem, written.names)]
+    table, decimal = reader.typed([*columns, *dropped], stated)
+    rest = _hashes(problem, table.num_rows, (table.select([name]) for name in dropped))
+    table = table.select(list(columns)).rename_columns(list(columns.values()))
+    notes = (*written.notes, *_nameless(written.names, columns))
+    return _table(problem, table, notes, rest, decimal=decimal)
 
 
 def _table(
     problem: Problem,
     table: pa.Table,
     notes: tuple[str, ...] = (),
+    dropped: np.ndarray | None = None,
     *,
     decimal: str = ".",
-    retype: bool = False,
 ) -> Table:
     """Infer how a table is to be read, and read its text accordingly."""
+    dropped = np.zeros(table.num_rows, dtype="uint64") if dropped is None else dropped
     table, empty = tables.without_empty_rows(table)
+    dropped = np.delete(dropped, empty)
     inferred = infer(
         table,
         problem.reading,
         decimal=decimal,
-        retype=retype,
+        retype=problem.data.source == "csv",
         row=lambda place: tables.original(place, empty) + 1,
     )
     rules, faults = inferred.rules, inferred.faults
@@ -222,7 +229,9 @@ def _table(
         (groups, f"signs between thousands in {listed(groups)}"),
         (empty, f"empty rows left out: {len(empty):,}"),
     )
-    return Table(table, rules, faults, (*notes, *(text for found, text in more if len(found))), empty)
+    return Table(
+        table, rules, faults, (*notes, *(text for found, text in more if len(found))), empty, dropped
+    )
 
 
 def _read_parquet(problem: Problem, path: Path) -> Table:
@@ -239,7 +248,11 @@ def _read_parquet(problem: Problem, path: Path) -> Table:
         )
         _fits(problem, size)
         table = file.read(columns=list(columns)).rename_columns(list(columns.values()))
-        return _table(problem, table, _nameless(names, columns))
+        unused = _dropped(problem, names)
+        rest = _hashes(
+            problem, table.num_rows, (file.read(columns=[name]) for name in names if name in unused)
+        )
+        return _table(problem, table, _nameless(names, columns), rest)
 
 
 def _fits(problem: Problem, size: int) -> None:
@@ -250,7 +263,7 @@ def _fits(problem: Problem, size: int) -> None:
             problem,
             f"needs about {size * MEMORY_FACTOR / _GIB:.1f} GiB of memory ({MEMORY_FACTOR} times its "
             f"{size / _GIB:.1f} GiB); {available / _GIB:.1f} GiB are available. "
-            "Use a larger host, fewer rows, or drop columns (from a Parquet file they aren't even read)",
+            "Use a larger host, fewer rows, or drop columns (of a Parquet file, one at a time is read then)",
         )
 
 
@@ -285,6 +298,22 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
     if len(chosen) == 1:
         raise ProblemError(f"{problem.name}: drop: expected columns to learn from; got the target alone")
     return chosen
+
+
+def _dropped(problem: Problem, names: Iterable[str]) -> set[str]:
+    """Return the columns of a file that a problem drops, by their names in the file."""
+    return {name for name in names if problem.data.rename.get(name, name) in problem.drop}
+
+
+def _hashes(problem: Problem, rows: int, columns: Iterable[pa.Table]) -> np.ndarray:
+    """Hash what rows hold in some columns; each is a table of its own, so that one at a time is in memory."""
+    total = np.zeros(rows, dtype="uint64")
+    for table in columns:
+        hashes = hashing.column(table.column(0)) if table.num_columns == 1 else None
+        if hashes is not None:
+            name = table.column_names[0]
+            total += hashing.salted(hashes, problem.data.rename.get(name, name))
+    return total
 
 
 def _nameless(names: Sequence[str], columns: dict[str, str]) -> tuple[str, ...]:

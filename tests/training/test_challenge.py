@@ -74,7 +74,7 @@ def test_a_version_is_asked_with_the_columns_that_it_takes(
     version = version_of(store, tmp_path / "model", model)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    found = ask(registry, "wine", version, X[["a"]].assign(new=1.0, b=X["b"]))
+    found = ask(registry, "wine", version, X[["a"]].assign(new=1.0, b=X["b"])).predictions
     assert list(found.labels) == ["x", "x", "y", "y"]
     assert found.scores == pytest.approx(model.predict_proba(X))
     assert found.probabilities
@@ -90,11 +90,13 @@ def test_a_version_is_asked_with_the_columns_that_it_takes(
 def test_models_without_probabilities_give_what_they_can(
     store: MlflowClient, registry: Registry, tmp_path: Path
 ) -> None:
-    decisions = ask(registry, "wine", version_of(store, tmp_path / "one", LinearSVC().fit(X, Y)), X)
+    decisions = ask(
+        registry, "wine", version_of(store, tmp_path / "one", LinearSVC().fit(X, Y)), X
+    ).predictions
     assert decisions.scores is not None
     assert (decisions.scores.shape, decisions.probabilities) == ((4, 2), False)
     numbers = version_of(store, tmp_path / "two", LinearRegression().fit(X, X["a"]), X["a"])
-    assert ask(registry, "wine", numbers, X).labels.dtype == float
+    assert ask(registry, "wine", numbers, X).predictions.labels.dtype == float
 
 
 def test_an_operator_may_trust_more_types(
