@@ -26,7 +26,7 @@ from training.problem import Problem
 from training.registry import Registry
 
 _NAMED = 5
-_FEWEST = 10  # rows that can judge
+_FEWEST = 5  # rows that can judge
 
 
 class ChampionError(Exception):

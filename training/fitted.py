@@ -6,6 +6,7 @@ What it has seen of a row are its own columns and the target; their hashes trave
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from training.data import Data
 
 _TARGET = "the target"
+_known: dict[str, np.ndarray] = {}  # by the digest of the data: those of the last table
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,11 @@ class FittedRows:
     @classmethod
     def of(cls, data: Data) -> Self:
         """Return the training part of a table."""
-        return cls(np.unique(_hashes(data.x_train, data.y_train)))
+        with _lock:  # each of a training's models is logged with them
+            if data.digest not in _known:
+                _known.clear()
+                _known[data.digest] = np.unique(_hashes(data.x_train, data.y_train))
+            return cls(_known[data.digest])
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
