@@ -657,7 +657,7 @@ def test_a_model_from_before_answers_as_its_training_read(
         table = arrow_csv.read_csv(
             problem.data.path, convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True)
         )
-        return Table(table, Rules(), {}, (), np.empty(0, dtype=int))
+        return Table(table, Rules(), {}, (), np.empty(0, dtype=int), np.zeros(table.num_rows, dtype="uint64"))
 
     monkeypatch.setattr(training_data, "read_table", read_before)
     answers = asked(train(tmp_path, table_of(cycle(cells))), tmp_path / "model")

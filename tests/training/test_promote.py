@@ -125,7 +125,7 @@ def test_a_champion_is_made_replaced_and_put_back(
     elsewhere = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri("http://127.0.0.1:1")
     try:
-        found = ask(registry, "tea", "2", X)
+        found = ask(registry, "tea", "2", X).predictions
     finally:
         mlflow.set_tracking_uri(elsewhere)
     assert list(found.labels) == list(Y)
