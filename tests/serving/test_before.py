@@ -61,7 +61,7 @@ def test_the_app_answers_as_before(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gate_asks_a_champion_as_before(name: str) -> None:
     registry: Any = SimpleNamespace(download=lambda *_: BEFORE / name / "model")
-    found, expected = challenge.ask(registry, name, "1", frame(name)), answers(name)["gate"]
+    found, expected = challenge.ask(registry, name, "1", frame(name)).predictions, answers(name)["gate"]
     assert_same(found.labels, expected["labels"])
     assert (None if found.classes is None else list(found.classes)) == expected["classes"]
     assert found.probabilities == (expected["scores"] is not None)
