@@ -164,7 +164,7 @@ def test_a_table_of_ones_own_with_every_kind_of_column(
     table.to_csv(tmp_path / "churn.csv", index=False)
     (tmp_path / "churn.yaml").write_text(
         "name: churn\ntask: classification\ndata: {source: csv, path: churn.csv}\ntarget: left\n"
-        "drop: [customer]\nmetric: roc_auc\nmodels: [logistic_regression, hist_gradient_boosting]\n"
+        "drop: [customer]\nmetric: accuracy\nmodels: [logistic_regression, hist_gradient_boosting]\n"
     )
     code = main(["--problems-dir", str(tmp_path), "--problem", "churn", "--search", "3"])
     shown = capsys.readouterr().out
