@@ -56,6 +56,9 @@ class Backend(Protocol):
     def restart(self) -> None:
         """Recover after workers have died."""
 
+    def interrupt(self) -> None:
+        """Stop what runs, as far as that is possible, and be ready for more."""
+
     def close(self) -> None:
         """Stop all workers immediately."""
 
@@ -130,12 +133,21 @@ class LocalBackend:
         self.executor.shutdown(cancel_futures=True)
         self.executor = self._pool()
 
+    def interrupt(self) -> None:
+        """Kill the processes, and start new ones."""
+        self._kill()
+        self.restart()
+
     def close(self) -> None:
         """Kill the processes and remove the tables."""
-        for child in multiprocessing.active_children():
-            child.kill()
+        self._kill()
         self.executor.shutdown(cancel_futures=True)
         self._folder.cleanup()
+
+    @staticmethod
+    def _kill() -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
 
     def _pool(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("forkserver")
@@ -203,6 +215,9 @@ class DaskBackend:
             else:
                 return
         raise BackendError(f"no worker came back within {_DASK_RETURN_SECONDS} s")
+
+    def interrupt(self) -> None:
+        """Do nothing: what a worker has begun can't be stopped, and cancelled tasks don't begin."""
 
     def close(self) -> None:
         """Withdraw what still runs, and leave the cluster."""

@@ -62,11 +62,13 @@ class Progress:
     Args:
         console: Where to print.
         total: How many results there will be.
+        limit: Seconds after which no more is tried.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, limit: float = math.inf) -> None:
         self._console = console
         self._total = total
+        self._limit = limit
         self._ended = 0
         self._begun = self._shown = time.monotonic()
         self._live = (
@@ -92,7 +94,7 @@ class Progress:
     def pulse(self, pulse: Pulse) -> None:
         """Show what runs now."""
         now = time.monotonic()
-        text = pulse_line(pulse, self._ended, self._total, now - self._begun)
+        text = pulse_line(pulse, self._ended, self._total, now - self._begun, self._limit)
         if self._live:
             self._live.update(Text(text))
         elif now - self._shown >= _PULSE_SECONDS:
@@ -100,7 +102,7 @@ class Progress:
             self._console.print(text)
 
 
-def pulse_line(pulse: Pulse, ended: int, total: int, elapsed: float) -> str:
+def pulse_line(pulse: Pulse, ended: int, total: int, elapsed: float, limit: float = math.inf) -> str:
     """Say what runs now, how many results are in, and about how long the rest takes.
 
     Args:
@@ -108,9 +110,11 @@ def pulse_line(pulse: Pulse, ended: int, total: int, elapsed: float) -> str:
         ended: How many results are in.
         total: How many there are.
         elapsed: Seconds since the start.
+        limit: Seconds after which no more is tried.
     """
     names = ", ".join(f"{job.problem.name} / {job.algorithm}" for job in pulse.running) or "nothing"
-    left = f", about {duration(elapsed * (1 / pulse.done - 1))} left" if pulse.done > 0 else ""
+    seconds = min(elapsed * (1 / pulse.done - 1), max(0.0, limit - elapsed)) if pulse.done > 0 else None
+    left = "" if seconds is None else f", about {duration(seconds)} left"
     return f"  ... now {names}; {ended} of {total} done after {duration(elapsed)}{left}"
 
 

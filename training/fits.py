@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from training.algorithms import BASELINE
 from training.backends import MOST_RESTARTS, Backend, BackendError, LocalBackend, run
 from training.problem import Problem
 from training.results import Evaluation, Fold, failed
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from training.data import Data
 
 _PULSE_SECONDS = 1.0
+# After the time limit, what was tried is still fitted on the whole training part: for a quarter of the limit,
+# but at least and at most so many seconds. The host's unit ends a training 300 seconds after its limit.
+_GRACE_SHARE, _LEAST_GRACE_SECONDS, _MOST_GRACE_SECONDS = 0.25, 15.0, 240.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ class Pulse:
 
 
 class Fits:
-    """Runs jobs on a backend, the costliest first.
+    """Runs jobs on a backend: the costliest first, so that none is left over at the end.
+
+    With a time limit it is the other way round: first one candidate of each algorithm, the cheapest first and
+    the baseline before all. When the time is over, the best of the candidates that were tried is kept.
 
     A worker that dies (out of memory, a crash in C code) takes only its own algorithm with it: units that ran
     at the same time are tried again one by one, and the one that dies alone is the one that failed.
@@ -91,7 +98,8 @@ class Fits:
         self._search = search
         self._handles = {name: backend.put(data) for name, data in tables.items()}
         self._states: dict[Job, _State] = {}
-        self._queue: list[tuple[int, int, _Unit]] = []
+        self._queue: list[tuple[tuple[int, int], int, _Unit]] = []
+        self._limited = False
         self._order = itertools.count()
         self._running: dict[Future[Any], _Unit] = {}
         self._suspects: set[_Unit] = set()
@@ -111,18 +119,24 @@ class Fits:
             jobs: What to train.
             started: Called once for each job, when its first fit is handed to a worker.
             pulse: Called every second or so.
-            deadline: Point of ``time.monotonic()`` at which what isn't done is given up.
+            deadline: Point of ``time.monotonic()`` at which no more is tried.
 
         Yields:
             Each job with its evaluation, as they end. None is left out.
         """
+        start = time.monotonic()
+        self._limited = deadline is not None
         for job in jobs:
             self._plan(job)
         begun: set[Job] = set()
+        closing = False
         while self._queue or self._running:
             if deadline is not None and time.monotonic() > deadline:
-                yield from self._give_up()
-                return
+                if closing:
+                    yield from self._give_up()
+                    return
+                closing, deadline = True, time.monotonic() + _grace(deadline - start)
+                yield from self._close()
             self._hand_out(begun, started)
             done, _ = wait(self._running, timeout=_PULSE_SECONDS, return_when=FIRST_COMPLETED)
             pulse(Pulse(tuple(dict.fromkeys(unit.job for unit in self._running.values())), self._share()))
@@ -148,7 +162,13 @@ class Fits:
         self._work += job.cost * (self._states[job].awaited + 1)
 
     def _push(self, unit: _Unit, *, first: bool = False) -> None:
-        heapq.heappush(self._queue, (-1000 if first else -unit.job.cost, next(self._order), unit))
+        if first or unit.job.algorithm == BASELINE:
+            rank = (0, 0)
+        elif self._limited:
+            rank = (1 + (unit.candidate > 0), unit.job.cost)
+        else:
+            rank = (1, -unit.job.cost)
+        heapq.heappush(self._queue, (rank, next(self._order), unit))
 
     def _hand_out(self, begun: set[Job], started: Callable[[Job], None]) -> None:
         # One more than there are workers, so that none waits while this process is busy.
@@ -205,11 +225,42 @@ class Fits:
     def _fail(self, job: Job, error: BaseException) -> Iterator[tuple[Job, Evaluation]]:
         """Give a job up, and ignore what its running units return."""
         del self._states[job]
-        left = [entry for entry in self._queue if entry[2].job == job]
-        self._queue = [entry for entry in self._queue if entry[2].job != job]
-        heapq.heapify(self._queue)
-        self._done += job.cost * (len(left) + 1)
+        self._drop(job)
+        self._done += job.cost
         yield job, _failed(job, error)
+
+    def _drop(self, job: Job) -> None:
+        """Take a job's units out of the queue."""
+        left = [entry for entry in self._queue if entry[2].job != job]
+        self._done += job.cost * (len(self._queue) - len(left))
+        self._queue = left
+        heapq.heapify(self._queue)
+
+    def _close(self) -> Iterator[tuple[Job, Evaluation]]:
+        """Try no more candidates: keep the best of those that were tried, and fail jobs without any."""
+        kept = [
+            unit for unit in self._running.values() if unit.fold is None or unit.job.algorithm == BASELINE
+        ]
+        if len(kept) < len(self._running):
+            for future in self._running:
+                future.cancel()
+            self._running.clear()
+            self._backend.interrupt()
+            for unit in kept:
+                self._push(unit, first=True)
+        for job, state in list(self._states.items()):
+            if job.algorithm == BASELINE or not state.awaited:
+                continue
+            late = TimeoutError("the training's time limit was reached before it was tried")
+            for index in range(len(state.candidates)):
+                if not all((index, fold) in state.folds for fold in range(job.problem.folds)):
+                    state.errors.setdefault(index, late)
+            if len(state.errors) == len(state.candidates):
+                yield from self._fail(job, next(iter(state.errors.values())))
+                continue
+            self._drop(job)
+            state.awaited = 0
+            self._push(_Unit(job), first=True)
 
     def _give_up(self) -> Iterator[tuple[Job, Evaluation]]:
         for future in self._running:
@@ -247,6 +298,11 @@ class Fits:
 
     def _share(self) -> float:
         return min(1.0, self._done / self._work) if self._work else 1.0
+
+
+def _grace(limit: float) -> float:
+    """Return for how many seconds a training goes on after its time limit."""
+    return min(max(_GRACE_SHARE * limit, _LEAST_GRACE_SECONDS), _MOST_GRACE_SECONDS)
 
 
 def _is_broken(future: Future[Any]) -> bool:

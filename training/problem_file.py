@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,52 @@ from training.refusals import ProblemError, did_you_mean, expected
 PROBLEMS_DIR = Path(__file__).parent / "problems"
 
 
-def load_problems(*directories: Path) -> dict[str, Problem]:
-    """Read every problem file of some directories.
+@dataclass(frozen=True)
+class ProblemFiles:
+    """What the problem files of some directories say.
+
+    Attributes:
+        problems: Problems by name, in each directory sorted.
+        broken: What is wrong with the others, each fault with its line, by the file's name.
+    """
+
+    problems: dict[str, Problem]
+    broken: dict[str, str]
+
+
+def read_problems(*directories: Path) -> ProblemFiles:
+    """Read every problem file of some directories; a broken one does not stop the others.
 
     Args:
         directories: Folders with ``*.yaml`` files; the bundled one when there are none.
+
+    Raises:
+        ProblemError: There is no such directory, or no file in any.
+    """
+    problems: dict[str, Problem] = {}
+    broken: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    for path in (path for directory in directories or (PROBLEMS_DIR,) for path in _files(directory)):
+        first = files.setdefault(path.stem, path)
+        if first != path:
+            problems.pop(path.stem, None)  # nobody can tell which of the two is meant
+            broken[path.stem] = f"{path}:1: name: '{path.stem}' is taken by {first}; choose another name"
+            continue
+        try:
+            problems[path.stem] = _load(path)
+        except ProblemError as error:
+            broken[path.stem] = str(error)
+    if not files:
+        names = ", ".join(str(directory) for directory in directories)
+        raise ProblemError(f"{names}: expected at least one problem file (*.yaml); found none")
+    return ProblemFiles(problems, broken)
+
+
+def load_problems(*directories: Path) -> dict[str, Problem]:
+    """Read every problem file of some directories, and accept none if one is broken.
+
+    Args:
+        directories: As for `read_problems`.
 
     Returns:
         Problems by name, in each directory sorted.
@@ -27,29 +69,15 @@ def load_problems(*directories: Path) -> dict[str, Problem]:
     Raises:
         ProblemError: A file is wrong; the message lists every fault of every file, with its line.
     """
-    problems: dict[str, Problem] = {}
-    files: dict[str, Path] = {}
-    faults: list[str] = []
-    for path in (path for directory in directories or (PROBLEMS_DIR,) for path in _files(directory, faults)):
-        first = files.setdefault(path.stem, path)
-        if first != path:
-            faults.append(f"{path}:1: name: '{path.stem}' is taken by {first}; choose another name")
-            continue
-        try:
-            problems[path.stem] = _load(path)
-        except ProblemError as error:
-            faults.append(str(error))
-    if faults:
-        raise ProblemError("\n".join(faults))
-    if not problems:
-        names = ", ".join(str(directory) for directory in directories)
-        raise ProblemError(f"{names}: expected at least one problem file (*.yaml); found none")
-    return problems
+    found = read_problems(*directories)
+    if found.broken:
+        raise ProblemError("\n".join(found.broken.values()))
+    return found.problems
 
 
-def _files(directory: Path, faults: list[str]) -> list[Path]:
+def _files(directory: Path) -> list[Path]:
     if not directory.is_dir():
-        faults.append(f"{directory}: expected a directory with problem files; got none")
+        raise ProblemError(f"{directory}: expected a directory with problem files; got none")
     return sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
 
 

@@ -38,12 +38,26 @@ def print_leaderboard(console: Console, course: Course) -> None:
             console.print(f"  {finding}")
 
 
-def print_summary(console: Console, courses: Iterable[Course], url: str, seconds: float) -> None:
+def print_table(console: Console, course: Course) -> None:
+    """Print how a problem's table was read."""
+    data = course.data
+    train, test = len(data.y_train), len(data.y_test)
+    columns = data.x_train.shape[1]
+    console.print(f"{course.problem.name}: {data.source}")
+    console.print(f"  {train + test:,} rows ({train:,} to train on, {test:,} held out), {columns:,} columns")
+    for note in data.notes:
+        console.print(f"  {note}")
+
+
+def print_summary(
+    console: Console, courses: Iterable[Course], refused: Mapping[str, str], url: str, seconds: float
+) -> None:
     """Print the decisions, and where to look.
 
     Args:
         console: Where to.
         courses: What was trained.
+        refused: Problems that were not, and why, by name.
         url: MLflow for a browser; links are left out if it isn't http or https.
         seconds: How long it took.
     """
@@ -57,6 +71,9 @@ def print_summary(console: Console, courses: Iterable[Course], url: str, seconds
             console.print(f"  training  {url}/#/experiments/{course.experiment_id}/runs/{course.run_id}")
         if linked and version:
             console.print(f"  champion  {url}/#/models/{name}/versions/{version}")
+    for name, fault in refused.items():
+        console.print(f"{name}: REFUSED, and not trained")
+        console.print(f"  {fault.replace('\n', '\n  ')}")
     results = [result for course in courses for result in course.results]
     done = sum(result.completed for result in results)
     console.print()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from training.server import code_version, unreachable
 from training.signals import signals_ignored
 
 if TYPE_CHECKING:
+    from training.problem import Problem
     from training.registry import Registry
     from training.tracking import Tracker
 
@@ -57,6 +59,28 @@ class Settings:
     job: str
 
 
+def load_tables(problems: Iterable[Problem]) -> tuple[dict[str, Course], dict[str, str]]:
+    """Load problems' tables.
+
+    Returns:
+        Courses that can begin, and why the others can't, by the problem's name.
+    """
+    from training.data import load_data  # noqa: PLC0415 - imports scikit-learn, which takes a second
+    from training.estimators import check_overrides  # noqa: PLC0415 - likewise
+
+    courses, refused = {}, {}
+    for problem in problems:
+        faults = check_overrides(problem)
+        try:
+            courses[problem.name] = Course(problem, load_data(problem))
+        except ProblemError as error:
+            faults.append(str(error))
+        if faults:
+            courses.pop(problem.name, None)
+            refused[problem.name] = "\n".join(faults)
+    return courses, refused
+
+
 class Session:
     """One training.
 
@@ -64,14 +88,19 @@ class Session:
         jobs: What to train.
         settings: How.
         console: Where to print.
+        refused: Problems that are not trained, and why, by name.
 
     Attributes:
         courses: How far each problem has come, by name; empty until the tables are loaded.
+        refused: Problems that are not trained, and why, by name.
         lost: Whether MLflow was lost on the way.
     """
 
-    def __init__(self, jobs: list[Job], settings: Settings, console: Console) -> None:
+    def __init__(
+        self, jobs: list[Job], settings: Settings, console: Console, refused: Mapping[str, str] | None = None
+    ) -> None:
         self.courses: dict[str, Course] = {}
+        self.refused = dict(refused or {})
         self.lost = False
         self._jobs = jobs
         self._settings = settings
@@ -91,7 +120,7 @@ class Session:
         """Train, log, decide.
 
         Raises:
-            ProblemError: A table can't be used; nothing was started.
+            ProblemError: No table can be used; nothing was started.
             BackendError: There are no workers; nothing was started, or what was is closed as FAILED.
             MlflowException: The server refuses; what was started is closed as FAILED.
             KeyboardInterrupt: It was interrupted; what was started is closed as KILLED.
@@ -107,11 +136,12 @@ class Session:
             ready.result()
             for job, future in logging.items():
                 self._collect(job, future)
+            self._check(explained)
+            self._conclude()
             slow = [name for name, asked in explained.items() if not all(f.done() for f in asked.values())]
             if slow:
                 self._console.print(f"  ... explaining what won: {', '.join(slow)}")
-            self._check(explained)
-            self._conclude(explained)
+            self._report(explained)
         except BaseException as error:
             self._abandon(interrupted=isinstance(error, KeyboardInterrupt))
             raise
@@ -127,26 +157,23 @@ class Session:
     def print_summary(self) -> None:
         """Print the decisions, and where to look."""
         url = self._settings.ui_url or self._settings.uri
-        report.print_summary(self._console, self.courses.values(), url, time.monotonic() - self._begun)
+        seconds = time.monotonic() - self._begun
+        report.print_summary(self._console, self.courses.values(), self.refused, url, seconds)
 
     # --- before the first fit -----------------------------------------------------------------------------
 
     def _load(self) -> None:
-        """Load all tables; skip algorithms that can't take so many rows."""
-        from training.data import load_data  # noqa: PLC0415 - imports scikit-learn, which takes a second
-        from training.estimators import check_overrides  # noqa: PLC0415 - likewise
-
-        faults = []
-        for problem in dict.fromkeys(job.problem for job in self._jobs):
-            try:
-                faults += check_overrides(problem)
-                self.courses[problem.name] = Course(problem, load_data(problem))
-            except ProblemError as error:
-                faults.append(str(error))
-        if faults:
-            raise ProblemError("\n".join(faults))
+        """Load all tables; leave out problems whose table is refused, and algorithms with too many rows."""
+        self.courses, refused = load_tables(dict.fromkeys(job.problem for job in self._jobs))
+        if refused and not self.courses:
+            raise ProblemError("\n".join(refused.values()))
+        for fault in refused.values():
+            self._console.print(f"error: {fault}")
+        self.refused |= refused
         fitting = []
         for job in self._jobs:
+            if job.problem.name in refused:
+                continue
             course = self.courses[job.problem.name]
             rows, most = len(course.data.y_train), job.problem.algorithm(job.algorithm).max_rows
             if most is None or rows <= most:
@@ -211,7 +238,7 @@ class Session:
 
         limit = self._settings.time_limit
         deadline = None if limit is None else time.monotonic() + limit
-        with Progress(self._console, len(self._jobs)) as progress:
+        with Progress(self._console, len(self._jobs), limit or math.inf) as progress:
 
             def pulse(pulse: Pulse) -> None:
                 if ready.done():
@@ -272,17 +299,20 @@ class Session:
             found = [*check_results(course.problem, course.results), *table]
             course.findings = sorted(found, key=lambda finding: finding.code)
 
-    def _conclude(self, explained: Mapping[str, Explained]) -> None:
-        """Decide on each problem's champion and log what its training gave, the problems side by side."""
+    def _conclude(self) -> None:
+        """Decide on each problem's champion, the problems side by side."""
         from serving.model import prepare_process  # noqa: PLC0415 - imports skops
         from training.registry import Registry  # noqa: PLC0415 - imports MLflow
 
         prepare_process()
         registry = Registry(self._settings.uri, code_version())
-        courses = list(self.courses.values())
+        list(self._threads.map(lambda course: self._decide(registry, course), self.courses.values()))
+
+    def _report(self, explained: Mapping[str, Explained]) -> None:
+        """Log what each training gave, the problems side by side."""
         drawn = {name: self._draw(course, explained[name]) for name, course in self.courses.items()}
-        list(self._threads.map(lambda course: self._decide(registry, course), courses))
         if not self.lost:
+            courses = self.courses.values()
             list(self._threads.map(lambda course: self._finish(course, *drawn[course.problem.name]), courses))
         if self.lost and self._tracker is not None and not unreachable(self._settings.uri):
             with contextlib.suppress(Exception):  # it may be lost again

@@ -4,21 +4,21 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from training import algorithms, cli
+from training import algorithms, cli, report
 from training.algorithms import BASELINE
 from training.backends import LOCAL, available_cpus, pin_threads, warm_up
 from training.console import catalogue, make_console
 from training.fits import Job
 from training.problem import Problem
-from training.problem_file import PROBLEMS_DIR, load_problems
-from training.refusals import UsageError, expected
+from training.problem_file import PROBLEMS_DIR, read_problems
+from training.refusals import ProblemError, UsageError, expected
 from training.server import code_version
-from training.session import Session, Settings
+from training.session import Session, Settings, load_tables
 from training.signals import sigterm_as_interrupt
 
 ALL = "all"
@@ -26,8 +26,8 @@ ALL = "all"
 _EPILOG = """\
 exit codes:
   0    every algorithm that was named was trained, and at least one for each problem
-  1    a training failed, or MLflow can't be reached
-  2    bad usage: nothing was started
+  1    a training failed, a problem was refused while others were trained, or MLflow can't be reached
+  2    bad usage, or every problem was refused: nothing was started
   130  interrupted (Ctrl-C, SIGTERM); no run is left RUNNING
 
 examples:
@@ -51,54 +51,60 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     console = make_console()
-    problems = load_problems(PROBLEMS_DIR, *([options.problems_dir] if options.problems_dir else []))
+    files = read_problems(PROBLEMS_DIR, *([options.problems_dir] if options.problems_dir else []))
     if options.list:
-        for table in catalogue(problems):
+        for table in catalogue(files.problems):
             console.print(table)
+        _tell(files.broken.values())
         return cli.OK
-    jobs = plan(problems, options.problem, options.model)
+    names = _choose("problem", options.problem, [*files.problems, *files.broken])
+    refused = {name: files.broken[name] for name in names if name in files.broken}
+    chosen = [files.problems[name] for name in names if name not in refused]
+    if refused and (options.check or not chosen):
+        raise ProblemError("\n".join(refused.values()))
+    jobs = plan(chosen, options.model)
     if options.close_left_over is None:
+        _tell(refused.values())
         count = len({job.problem.name for job in jobs})
         console.print(f"{count} problem{'s' * (count > 1)}, {len(jobs)} training{'s' * (len(jobs) > 1)}")
     if options.check:
-        return cli.OK
+        return _read(jobs, console) if options.read else cli.OK
     try:
         with sigterm_as_interrupt():
             cli.expect_mlflow(options.tracking_uri)
             if options.close_left_over is None:
-                return _train(jobs, options, console)
+                return _train(jobs, refused, options, console)
             return _close_left_over(options, console)
     except KeyboardInterrupt:  # before anything was started
         print("interrupted: nothing was started", file=sys.stderr)
         return cli.INTERRUPTED
 
 
-def plan(problems: Mapping[str, Problem], problem_names: str, model_names: str) -> list[Job]:
+def plan(problems: Sequence[Problem], model_names: str) -> list[Job]:
     """Expand the choice of problems and algorithms into trainings.
 
     Args:
-        problems: All problems by name.
-        problem_names: ``all``, or names separated by commas.
+        problems: The chosen problems.
         model_names: ``all``, or names separated by commas. The baseline always comes along.
 
     Returns:
         One job for each problem and algorithm that fits its task.
 
     Raises:
-        UsageError: A name doesn't exist, or an algorithm fits none of the chosen problems.
+        UsageError: A name doesn't exist, or an algorithm fits none of the problems.
     """
-    chosen = [problems[name] for name in _choose("problem", problem_names, list(problems))]
     named = _choose("model", model_names, algorithms.names())
     if model_names != ALL:
         for name in named:
-            if not any(name in algorithms.names(problem.task) for problem in chosen):
-                task = chosen[0].task  # an algorithm that fits one of two tasks isn't refused
+            if not any(name in algorithms.names(problem.task) for problem in problems):
+                task = problems[0].task  # an algorithm that fits one of two tasks isn't refused
+                needing = ", ".join(problem.name for problem in problems)
                 raise UsageError(
-                    f"--model {name}: not a {task} algorithm, and {', '.join(p.name for p in chosen)} needs "
-                    f"one; expected one of {', '.join(algorithms.names(task))}"
+                    f"--model {name}: not a {task} algorithm, and {needing} needs one; "
+                    f"expected one of {', '.join(algorithms.names(task))}"
                 )
     jobs = []
-    for problem in chosen:
+    for problem in problems:
         fitting = problem.algorithms if model_names == ALL else named
         wanted = [name for name in algorithms.names(problem.task) if name in fitting or name == BASELINE]
         if wanted != [BASELINE] or BASELINE in named:
@@ -122,7 +128,22 @@ def _split(value: str) -> list[str]:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
-def _train(jobs: list[Job], options: argparse.Namespace, console: Console) -> int:
+def _tell(faults: Iterable[str]) -> None:
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+
+
+def _read(jobs: list[Job], console: Console) -> int:
+    """Read the tables of some trainings, and say what was found in them."""
+    loaded, refused = load_tables(dict.fromkeys(job.problem for job in jobs))
+    for course in loaded.values():
+        report.print_table(console, course)
+    if refused:
+        raise ProblemError("\n".join(refused.values()))
+    return cli.OK
+
+
+def _train(jobs: list[Job], refused: dict[str, str], options: argparse.Namespace, console: Console) -> int:
     if options.backend == LOCAL:
         warm_up()
     else:
@@ -137,7 +158,7 @@ def _train(jobs: list[Job], options: argparse.Namespace, console: Console) -> in
         spool=options.spool,
         job=options.job,
     )
-    session = Session(jobs, settings, console)
+    session = Session(jobs, settings, console, refused)
     try:
         session.run()
     except KeyboardInterrupt:
@@ -156,7 +177,7 @@ def _verdict(session: Session, named: set[str]) -> int:
     nothing = any(not any(result.completed for result in course.results) for course in courses)
     asked = any(not result.completed and result.algorithm in named for result in session.results)
     unregistered = any(course.outcome.error for course in courses)
-    return cli.FAILED if nothing or asked or unregistered or session.lost else cli.OK
+    return cli.FAILED if nothing or asked or unregistered or session.refused or session.lost else cli.OK
 
 
 def _close_left_over(options: argparse.Namespace, console: Console) -> int:
@@ -228,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--list", action="store_true", help="list problems and algorithms, then exit")
     add("--check", action="store_true", help="validate the choice, print the number of trainings, then exit")
+    add("--read", action="store_true", help="with --check: read the tables as well, and say how")
     add(
         "--close-left-over",
         metavar="REASON",

@@ -179,6 +179,20 @@ def test_training_gives_a_champion_that_the_app_predicts_with(
     assert "failed" not in checks.stdout.split("PLAY RECAP")[0]
 
 
+def test_broken_problem_is_never_installed(host: Host, playbook: Playbook, problems_of_now: Path) -> None:
+    """A schedule would fail on it."""
+    before, broken = sent_files(host), problems_of_now / "broken.yml"
+    broken.write_text("name: broken\ntask: classification\n")
+    try:
+        refused = playbook("train.yml", "-e", "problem=wine", "-e", f"trainer_problems_dir={problems_of_now}")
+    finally:
+        broken.unlink()
+    assert refused.returncode != 0
+    assert "broken.yml:1: data: required, but missing" in refused.stdout
+    assert "are not installed" in refused.stdout
+    assert sent_files(host) == before
+
+
 def test_what_is_no_longer_there_is_removed_from_the_host(host: Host) -> None:
     """The training of before had no schedule, and other problems."""
     assert sent_files(host) == [["./data/a new file.csv", "./data/flowers.csv", "./flowers.yaml"]]

@@ -13,12 +13,38 @@ from training.refusals import UsageError
 from training.train_all_models import main, plan
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from training.problem import Problem
 
 
 def test_check_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check", "--problem", "wine,diabetes", "--model", "svc,knn"]) == 0
     assert "2 problems, 5 trainings" in capsys.readouterr().out  # two baselines come along
+
+
+def test_check_reads_the_tables_if_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x,y\n" + "".join(f"{n % 7},{n % 5}\n" for n in range(100)))
+    for name, target in (("fine", "y"), ("torn", "z")):
+        (tmp_path / f"{name}.yml").write_text(
+            f"name: {name}\ntask: regression\ndata: {{source: csv, path: rows.csv}}\ntarget: {target}\n"
+        )
+    command = ["--problems-dir", str(tmp_path), "--check"]
+    assert main([*command, "--problem", "torn"]) == 0
+    assert main([*command, "--read", "--problem", "fine"]) == 0
+    assert "100 rows (" in capsys.readouterr().out
+    assert main([*command, "--read", "--problem", "fine,torn"]) == 2
+    assert "torn: target: " in capsys.readouterr().err
+
+
+def test_check_refuses_what_a_schedule_would_fail_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.yaml").write_text("name: broken\n")
+    command = ["--problems-dir", str(tmp_path), "--check", "--model", "knn"]
+    assert main(command) == 2
+    assert f"{tmp_path}/broken.yaml:1: task: required" in capsys.readouterr().err
+    assert main([*command, "--problem", "wine"]) == 0  # it is not concerned
 
 
 def test_check_is_quick_because_it_imports_nothing_heavy() -> None:
@@ -68,19 +94,19 @@ def test_unreachable_mlflow_is_reported_at_once(capsys: pytest.CaptureFixture[st
 
 
 def test_all_expands_by_task_and_named_models_follow_theirs(problems: dict[str, Problem]) -> None:
-    every = plan(problems, "all", "all")
+    every = plan(list(problems.values()), "all")
     assert len(every) == sum(len(algorithms.names(problem.task)) for problem in problems.values())
-    named = {(job.problem.name, job.algorithm) for job in plan(problems, "all", "svc,ridge")}
+    named = {(job.problem.name, job.algorithm) for job in plan(list(problems.values()), "svc,ridge")}
     assert ("wine", "svc") in named
     assert ("diabetes", "ridge") in named
     assert ("diabetes", "svc") not in named
 
 
 def test_problem_without_a_fitting_model_is_left_out(problems: dict[str, Problem]) -> None:
-    assert {job.problem.name for job in plan(problems, "all", "ridge")} == {"diabetes"}
-    assert [job.algorithm for job in plan(problems, "wine", "dummy")] == ["dummy"]
+    assert {job.problem.name for job in plan(list(problems.values()), "ridge")} == {"diabetes"}
+    assert [job.algorithm for job in plan([problems["wine"]], "dummy")] == ["dummy"]
 
 
 def test_plan_raises_for_unknown_names(problems: dict[str, Problem]) -> None:
-    with pytest.raises(UsageError, match="Did you mean 'wine'"):
-        plan(problems, "wime", "all")
+    with pytest.raises(UsageError, match="Did you mean 'ridge'"):
+        plan([problems["diabetes"]], "rigde")

@@ -43,6 +43,7 @@ def test_pulse_names_what_runs_and_how_long_it_takes(problems: dict[str, Problem
     running = (Job(problems["wine"], "svc", 1), Job(problems["diabetes"], "ridge", 1))
     line = out.pulse_line(Pulse(running, 0.25), 3, 12, 30.0)
     assert line == "  ... now wine / svc, diabetes / ridge; 3 of 12 done after 30 s, about 1 min 30 s left"
+    assert out.pulse_line(Pulse(running, 0.25), 3, 12, 30.0, limit=40.0).endswith("about 10 s left")
     assert "left" not in out.pulse_line(Pulse((), 0.0), 0, 12, 1.0)
 
 

@@ -14,6 +14,7 @@ import pytest
 from distributed import LocalCluster
 
 from training import backends, evaluation
+from training.algorithms import BASELINE
 from training.backends import BackendError, LocalBackend, available_cpus, make_backend
 from training.data import Data
 from training.fits import Fits, Job
@@ -37,6 +38,8 @@ def quick_fold(_problem: Problem, data: Data, model: str, params: dict[str, Any]
         raise ValueError("no such kernel")
     if model == "mlp" and params.get("alpha") == 1e-2:
         raise ValueError("this candidate alone")
+    if model == "decision_tree" and params:
+        time.sleep(60)
     time.sleep(0.05)  # so that others are under way when the killer strikes
     return Fold(float(data.y_train.sum()) + fold, 0.05, 1.0)
 
@@ -109,14 +112,40 @@ def test_a_search_survives_candidates_that_fail(
 
 
 @pytest.mark.slow
-def test_a_time_limit_gives_up_what_is_not_done(
+def test_a_time_limit_tries_the_cheapest_first_and_the_baseline_always(
     problems: dict[str, Problem], table: Data, backend: LocalBackend
 ) -> None:
-    jobs = [Job(problems["wine"], name, 1) for name in ("mlp", "naive_bayes")]
+    jobs = [
+        Job(problems["wine"], name, cost) for name, cost in (("mlp", 5), ("naive_bayes", 1), (BASELINE, 1))
+    ]
+    started: list[str] = []
     fits = Fits(backend, {"wine": table})
-    every = dict(fits.evaluate(jobs, lambda _: None, deadline=time.monotonic() - 1))
-    assert set(every) == set(jobs)
-    assert all("time limit" in ended.result.error for ended in every.values())
+    ended = dict(
+        fits.evaluate(jobs, lambda job: started.append(job.algorithm), deadline=time.monotonic() + 600)
+    )
+    assert started == [BASELINE, "naive_bayes", "mlp"]
+    assert all(evaluation.result.completed for evaluation in ended.values())
+
+    fits = Fits(backend, {"wine": table})
+    late = {
+        job.algorithm: evaluation.result
+        for job, evaluation in fits.evaluate(jobs, lambda _: None, deadline=0.0)
+    }
+    assert late[BASELINE].completed
+    assert "time limit" in late["mlp"].error
+    assert "time limit" in late["naive_bayes"].error
+
+
+@pytest.mark.slow
+def test_a_time_limit_keeps_the_best_of_what_was_tried(
+    problems: dict[str, Problem], table: Data, backend: LocalBackend
+) -> None:
+    """Its first candidate takes no time, and the others a minute each."""
+    job = Job(problems["wine"], "decision_tree", 1)
+    fits = Fits(backend, {"wine": table}, search=3)
+    ((_, found),) = list(fits.evaluate([job], lambda _: None, deadline=time.monotonic() + 10))
+    assert found.result.completed
+    assert len(found.result.searched) == 1
 
 
 def test_a_table_without_room_is_reported(

@@ -166,9 +166,16 @@ def test_a_table_of_ones_own_with_every_kind_of_column(
         "name: churn\ntask: classification\ndata: {source: csv, path: churn.csv}\ntarget: left\n"
         "drop: [customer]\nmetric: accuracy\nmodels: [logistic_regression, hist_gradient_boosting]\n"
     )
-    code = main(["--problems-dir", str(tmp_path), "--problem", "churn", "--search", "3"])
+    # Neither a broken file nor a table that is refused stops it.
+    (tmp_path / "broken.yml").write_text("name: broken\ntask: classification\n  data: [\n")
+    (tmp_path / "torn.yaml").write_text(
+        "name: torn\ntask: regression\ndata: {source: csv, path: churn.csv}\ntarget: gone\n"
+    )
+    code = main(["--problems-dir", str(tmp_path), "--problem", "broken,churn,torn", "--search", "3"])
     shown = capsys.readouterr().out
-    assert code == 0, shown
+    assert code == 1, shown
+    assert "broken: REFUSED, and not trained" in shown
+    assert "torn: REFUSED, and not trained" in shown
     assert "T7 (columns left out): left out, the same value in every row: 'country'" in shown
     model = mlflow.pyfunc.load_model("models:/churn@champion")
     kinds = {column.name: (column.type.name, column.required) for column in model.metadata.get_input_schema()}
