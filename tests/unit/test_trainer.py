@@ -57,6 +57,8 @@ def test_systemd_ends_a_training_minutes_after_its_own_limit_and_is_followed_tha
 def test_names_with_blanks_are_one_argument() -> None:
     choice = render("__trainer_choice", trainer(trainer_model="svc, knn"))
     assert choice == ["--problem", "all", "--model", "svc,knn", "--search", "1"]
+    limited = render("__trainer_choice", trainer(trainer_manual_time_limit="60"))
+    assert limited[-2:] == ["--time-limit", "60"]
 
 
 def test_container_that_runs_once_is_limited_as_a_job_and_has_its_environment() -> None:
