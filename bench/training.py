@@ -53,7 +53,7 @@ for argument in sys.argv[2:]:
     mlflow.set_experiment("plain_" + name)
     for model_name in models.split(","):
         with mlflow.start_run(run_name=model_name):
-            model = build(problem.algorithm(model_name), data.schema)
+            model = build(problem.algorithm(model_name), data.schema, len(data.y_train))
             scores = cross_val_score(model, data.x_train, y_train, cv=5, scoring=problem.metric)
             model.fit(data.x_train, y_train)
             mlflow.log_params(model.get_params())
@@ -95,7 +95,8 @@ for argument in sys.argv[1:]:
     name, _, models = argument.partition("=")
     problem = load_problems()[name]
     data = load_data(problem)
-    jobs += [(build(problem.algorithm(model), data.schema), data, problem) for model in models.split(",")]
+    for model in models.split(","):
+        jobs.append((build(problem.algorithm(model), data.schema, len(data.y_train)), data, problem))
 with Parallel(n_jobs=2) as parallel:
     parallel(delayed(fit)(*jobs[0]) for _ in range(4))
     begun = time.perf_counter()

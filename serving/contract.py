@@ -130,6 +130,7 @@ def metric_direction(scorer: str) -> str:
 # needed by an algorithm of training/. A written list, never what the file at hand asks for: that would trust
 # anything.
 TRUSTED_TYPES = (
+    "functools.partial",  # what it calls must be trusted as well
     "numpy.asarray",
     "numpy.dtype",
     "scipy.interpolate._bsplines.BSpline",
@@ -141,6 +142,7 @@ TRUSTED_TYPES = (
     "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils.validation.check_array",
 )
 TRUSTED_TYPES_VARIABLE = "MLSTACK_TRUSTED_TYPES"  # more of them, separated by spaces, on an operator's word
 

@@ -22,11 +22,14 @@ class Algorithm:
         task: The kind of problem it fits.
         estimator: ``module:Class`` of the scikit-learn estimator.
         params: What differs from scikit-learn's defaults.
+        large: What differs as well on `LARGE_ROWS` rows or more.
+        losses: What differs as well where this metric is asked for, by the metric's scorer.
         space: What ``--search`` draws candidates from: values by parameter.
         scale: Whether it needs features of mean 0 and variance 1.
         scale_target: Whether it also needs the target scaled (regression).
         calibrate: Whether probabilities come from a calibration around it (it has none of its own).
         native_missing: Whether it takes missing values as they are.
+        native_categories: Whether it takes categories as codes, and is told which columns have them.
         max_rows: Most rows that it is fitted on; with more, it is skipped with this reason.
         cost: 1 (cheap) to 5; the longest are started first, so that none is left over at the end.
     """
@@ -35,11 +38,14 @@ class Algorithm:
     task: Task
     estimator: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    large: Mapping[str, Any] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     scale: bool = False
     scale_target: bool = False
     calibrate: bool = False
     native_missing: bool = False
+    native_categories: bool = False
     max_rows: int | None = None
     cost: int = 1
 
@@ -62,12 +68,21 @@ _HIST_SPACE = {
     "max_leaf_nodes": (7, 15, 31),
     "l2_regularization": (0.0, 1.0),
 }
+# As many rounds as a tenth of the rows, held back for this, says; on fewer rows it says too little.
+_HIST_LARGE = {"max_iter": 1000, "early_stopping": True, "n_iter_no_change": 20, "max_leaf_nodes": 31}
+_HIST_LOSSES = {
+    "neg_mean_absolute_error": {"loss": "absolute_error"},
+    "neg_median_absolute_error": {"loss": "absolute_error"},
+    "neg_mean_poisson_deviance": {"loss": "poisson"},
+    "neg_mean_gamma_deviance": {"loss": "gamma"},
+}
 _MLP_SPACE = {"hidden_layer_sizes": ((32,), (64,), (128,), (64, 32)), "alpha": (1e-5, 1e-4, 1e-3, 1e-2)}
 _LINEAR_SPACE = {"alpha": _POWERS}
 
 # Where the time of a fit grows faster than the rows do, or a prediction asks every row: limits that keep
 # a fold within a few minutes on one processor.
 _QUADRATIC_ROWS, _SLOW_ROWS = 20_000, 200_000
+LARGE_ROWS = 2_000
 
 _CLASSIFIERS = (
     Algorithm(
@@ -153,8 +168,10 @@ _CLASSIFIERS = (
         "classification",
         "sklearn.ensemble:HistGradientBoostingClassifier",
         {"random_state": SEED, "max_leaf_nodes": 15},
-        _HIST_SPACE,
+        large=_HIST_LARGE,
+        space=_HIST_SPACE,
         native_missing=True,
+        native_categories=True,
         cost=5,
     ),
     Algorithm(
@@ -245,8 +262,11 @@ _REGRESSORS = (
         "regression",
         "sklearn.ensemble:HistGradientBoostingRegressor",
         {"random_state": SEED, "max_leaf_nodes": 15},
-        _HIST_SPACE,
+        large=_HIST_LARGE,
+        losses=_HIST_LOSSES,
+        space=_HIST_SPACE,
         native_missing=True,
+        native_categories=True,
         cost=3,
     ),
     Algorithm(

@@ -10,28 +10,38 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.preprocessing import StandardScaler
 
-from training.algorithms import SEED, Algorithm
+from training.algorithms import LARGE_ROWS, SEED, Algorithm
 from training.preprocessing import prepare
 from training.problem import Problem
 from training.refusals import expected
 from training.schema import Schema
 
 
-def build(algorithm: Algorithm, schema: Schema, params: Mapping[str, Any] | None = None) -> BaseEstimator:
+def build(
+    algorithm: Algorithm, schema: Schema, rows: int, params: Mapping[str, Any] | None = None
+) -> BaseEstimator:
     """Make a fresh, unfitted estimator for raw rows.
 
     Args:
         algorithm: What to make it of.
         schema: The columns of the rows.
+        rows: How many there are to train on; the same for all folds.
         params: What a search chose, over the algorithm's own.
 
     Returns:
         The bare estimator, or a pipeline that prepares the columns as it needs them.
     """
-    estimator = _estimator_class(algorithm)(**{**algorithm.params, **(params or {})})
+    large = algorithm.large if rows >= LARGE_ROWS else {}
+    estimator = _estimator_class(algorithm)(**{**algorithm.params, **large, **(params or {})})
     if algorithm.calibrate:
         estimator = CalibratedClassifierCV(estimator, ensemble=False)
-    estimator = prepare(estimator, schema, scale=algorithm.scale, native_missing=algorithm.native_missing)
+    estimator = prepare(
+        estimator,
+        schema,
+        scale=algorithm.scale,
+        native_missing=algorithm.native_missing,
+        native_categories=algorithm.native_categories,
+    )
     if algorithm.scale_target:
         estimator = TransformedTargetRegressor(regressor=estimator, transformer=StandardScaler())
     return estimator

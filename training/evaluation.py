@@ -51,7 +51,7 @@ def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, 
     with _measured() as measured:
         start = time.perf_counter()
         fitted, scored = _folds(problem, data)[fold]
-        estimator = estimators.build(problem.algorithm(algorithm), data.schema, params)
+        estimator = estimators.build(problem.algorithm(algorithm), data.schema, len(data.y_train), params)
         estimator.fit(data.x_train.iloc[fitted], data.y_train[fitted])
         predictions = predict(estimator, data.x_train.iloc[scored])
         score = judging.score(problem, predictions, data.y_train[scored])
@@ -83,7 +83,9 @@ def fit_final(
     means = [statistics.fmean(fold.score for fold in tried) for tried in folds]
     best = (max if problem.scoring.greater_is_better else min)(range(len(means)), key=means.__getitem__)
     with _measured() as measured:
-        estimator = estimators.build(problem.algorithm(algorithm), data.schema, candidates[best])
+        estimator = estimators.build(
+            problem.algorithm(algorithm), data.schema, len(data.y_train), candidates[best]
+        )
         start = time.perf_counter()
         estimator.fit(data.x_train, data.y_train)
         fit_seconds = time.perf_counter() - start
@@ -134,7 +136,7 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         at most 20,000 rows.
     """
     title = f"{problem.name} / {algorithm}"
-    estimator = estimators.build(problem.algorithm(algorithm), data.schema, params)
+    estimator = estimators.build(problem.algorithm(algorithm), data.schema, len(data.y_train), params)
     scorer = judging.scorer(problem)
     rows = some_rows(len(data.y_train), _EXPLAINED_FIT_ROWS)
     x, y = data.x_train.iloc[rows], data.y_train[rows]

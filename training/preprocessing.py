@@ -12,13 +12,19 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    SplineTransformer,
+    StandardScaler,
+)
 
 from training.schema import Schema
 
 # Rarer levels share one feature, and so do levels that weren't there when the model was fitted.
 _LEVEL_ROWS = 5
-_LEVELS = 50
+_LEVELS, _BINS = 50, 254
 _MISSING = "(missing)"
 _DAY = 86_400.0
 _YEAR = 365.2425 * _DAY
@@ -26,7 +32,14 @@ _YEAR = 365.2425 * _DAY
 _NOT_A_TIME = float(np.iinfo("int64").min)
 
 
-def prepare(estimator: BaseEstimator, schema: Schema, *, scale: bool, native_missing: bool) -> BaseEstimator:
+def prepare(
+    estimator: BaseEstimator,
+    schema: Schema,
+    *,
+    scale: bool,
+    native_missing: bool,
+    native_categories: bool = False,
+) -> BaseEstimator:
     """Put the preprocessing that a table needs before an estimator.
 
     Args:
@@ -34,6 +47,7 @@ def prepare(estimator: BaseEstimator, schema: Schema, *, scale: bool, native_mis
         schema: What the table's columns are.
         scale: Whether it needs features of mean 0 and variance 1.
         native_missing: Whether it takes missing numbers (NaN) as they are.
+        native_categories: Whether it takes categories as codes, with a parameter ``categorical_features``.
 
     Returns:
         The estimator itself if the table is nothing but complete numbers and isn't to be scaled, else a
@@ -46,11 +60,15 @@ def prepare(estimator: BaseEstimator, schema: Schema, *, scale: bool, native_mis
     incomplete = [name for name in schema.numbers if name not in complete]
     scaling = [("scale", StandardScaler())] if scale else []
     impute = [] if native_missing else [("impute", _median())]
+    codes = native_categories and len(schema.categories) > 0
+    if codes:
+        estimator.set_params(categorical_features=list(range(len(schema.categories))))
     parts = [
+        ("codes", _categories(_codes()), list(schema.categories) if codes else []),
         ("numbers", _chain(scaling), complete),
         ("incomplete", _chain([("impute", _median()), *scaling]), incomplete),
         ("booleans", _convert("float64"), list(schema.booleans)),
-        ("categories", _categories(), list(schema.categories)),
+        ("categories", _categories(_one_hot()), [] if codes else list(schema.categories)),
         ("dates", _dates(len(schema.dates), impute), list(schema.dates)),
     ]
     columns = ColumnTransformer([part for part in parts if part[2]])
@@ -76,13 +94,26 @@ def _replace(missing: object, value: object) -> SimpleImputer:
     )
 
 
-def _categories() -> Pipeline:
-    encode = OneHotEncoder(
+def _one_hot() -> OneHotEncoder:
+    return OneHotEncoder(
         handle_unknown="infrequent_if_exist",
         min_frequency=_LEVEL_ROWS,
         max_categories=_LEVELS,
         sparse_output=False,
     )
+
+
+def _codes() -> OrdinalEncoder:
+    # Histogram boosting has one bin for each level, and takes NaN for a level that it has not seen.
+    return OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        min_frequency=_LEVEL_ROWS,
+        max_categories=_BINS,
+    )
+
+
+def _categories(encode: BaseEstimator) -> Pipeline:
     # Missing is a level of its own, in each of the two forms in which it comes.
     return Pipeline(
         [("nan", _replace(np.nan, _MISSING)), ("none", _replace(None, _MISSING)), ("encode", encode)]

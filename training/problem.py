@@ -295,18 +295,20 @@ class Problem(_Strict):
         return [name for name in algorithms.names(self.task) if not self.models or name in self.models]
 
     def algorithm(self, name: str) -> Algorithm:
-        """Return the algorithm of that name for the problem's task, changed as the problem's file says.
+        """Return the algorithm of that name for the task, as the metric and the problem's file want it.
 
         Raises:
             KeyError: There is none of that name for the task.
         """
         declared = algorithms.find(name, self.task)
+        declared = replace(declared, params={**declared.params, **declared.losses.get(self.metric, {})})
         override = self.models.get(name)
         if override is None:
             return declared
         return replace(
             declared,
             params={**declared.params, **override.params},
+            large={key: value for key, value in declared.large.items() if key not in override.params},
             space=override.search or declared.space,
             max_rows=override.max_rows or declared.max_rows,
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from sklearn.exceptions import ConvergenceWarning
+from skops.io.exceptions import UntrustedTypesFoundException
 
 from serving.contract import TRUSTED_TYPES
 from training import algorithms, estimators
@@ -15,6 +19,13 @@ from training.algorithms import ALGORITHMS, Algorithm
 from training.data import load_data
 from training.problem import Override, Problem
 from training.schema import Schema
+
+_LOSSES = {
+    "neg_mean_absolute_error": "absolute_error",
+    "neg_median_absolute_error": "absolute_error",
+    "neg_mean_poisson_deviance": "poisson",
+    "neg_mean_gamma_deviance": "gamma",
+}
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -38,12 +49,41 @@ def test_every_algorithm_fits_predicts_and_survives_skops(
     features, target = data.x_train.head(90), data.y_train[:90]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 90 rows are too few for some
-        fitted = estimators.build(algorithm, data.schema).fit(features, target)
+        fitted = estimators.build(algorithm, data.schema, len(data.y_train)).fit(features, target)
     loaded = skops.io.loads(skops.io.dumps(fitted), trusted=TRUSTED_TYPES)
     np.testing.assert_array_equal(loaded.predict(data.x_test), fitted.predict(data.x_test))
     if algorithm.task == "classification":
         assert set(loaded.predict(data.x_test)) <= {"class_0", "class_1", "class_2"}
         assert loaded.predict_proba(data.x_test).sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [("classification", "neg_log_loss"), *(("regression", metric) for metric in ("r2", *_LOSSES))],
+)
+def test_boosting_on_a_large_table_takes_categories_and_the_loss_of_the_metric(
+    problems: dict[str, Problem], task: str, metric: str
+) -> None:
+    random = np.random.default_rng(0)
+    levels = random.choice(["a", "b", "c", None], 2_000)
+    table = pd.DataFrame({"x": random.normal(size=2_000), "level": levels})
+    effect = table["level"].map({"a": 1.0, "b": 30.0, "c": 2.0}).fillna(9.0).to_numpy()
+    target = effect + random.uniform(0, 0.1, 2_000)
+    problem = problems["wine" if task == "classification" else "diabetes"].model_copy(
+        update={"metric": metric}
+    )
+    schema = Schema(numbers=("x",), categories=("level",), missing=frozenset({"level"}))
+    model = estimators.build(problem.algorithm("hist_gradient_boosting"), schema, len(table))
+    model.fit(table, target > 5 if task == "classification" else target)
+    boosted = model.named_steps["model"]
+    assert boosted.is_categorical_.tolist() == [True, False]
+    assert boosted.n_iter_ < boosted.max_iter == 1000
+    assert task == "classification" or boosted.loss == _LOSSES.get(metric, "squared_error")
+    few = table.head(20).assign(level=["new", *levels[1:20]])
+    loaded = skops.io.loads(skops.io.dumps(model), trusted=TRUSTED_TYPES)
+    np.testing.assert_array_equal(loaded.predict(few), model.predict(few))
+    if task == "regression":
+        assert loaded.predict(few.iloc[1:]) == pytest.approx(effect[1:20], abs=1)
 
 
 def test_trusted_types_are_all_needed_and_scikit_learns_own(problems: dict[str, Problem]) -> None:
@@ -58,9 +98,22 @@ def test_trusted_types_are_all_needed_and_scikit_learns_own(problems: dict[str, 
         data = load_data(problem)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = estimators.build(problem.algorithm(name), data.schema).fit(data.x_train, data.y_train)
+            fitted = estimators.build(problem.algorithm(name), data.schema, len(data.y_train)).fit(
+                data.x_train, data.y_train
+            )
         needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
-    assert needed == {name for name in TRUSTED_TYPES if name.startswith("sklearn.")}
+    boosting = problems["diabetes"].algorithm("hist_gradient_boosting")
+    levels = pd.DataFrame({"level": ["a", "b"] * 30})
+    fitted = estimators.build(boosting, Schema(categories=("level",)), 60).fit(levels, np.arange(60.0))
+    needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
+    ours = ("sklearn.", "functools.", "numpy.dtype")
+    assert needed == {name for name in TRUSTED_TYPES if name.startswith(ours)}
+
+
+def test_a_partial_is_as_trusted_as_what_it_calls() -> None:
+    planted = skops.io.dumps(functools.partial(os.system, "true"))
+    with pytest.raises(UntrustedTypesFoundException, match=r"\['posix.system'\]"):
+        skops.io.loads(planted, trusted=TRUSTED_TYPES)
 
 
 def test_a_problem_changes_algorithms(problems: dict[str, Problem]) -> None:
@@ -69,6 +122,10 @@ def test_a_problem_changes_algorithms(problems: dict[str, Problem]) -> None:
     model = problem.algorithm("knn")
     assert (model.params["n_neighbors"], model.space, model.max_rows) == (3, {"p": [1, 2, 3]}, 7)
     assert problem.algorithm("svc") == problems["wine"].algorithm("svc")
+    fixed = Override(params={"max_iter": 7})
+    large = problem.model_copy(update={"models": {"hist_gradient_boosting": fixed}})
+    built = estimators.build(large.algorithm("hist_gradient_boosting"), Schema(numbers=("x",)), 5_000)
+    assert (built.max_iter, built.early_stopping) == (7, True)  # what the file says comes first
     assert not estimators.check_overrides(problem)
 
 
@@ -90,4 +147,4 @@ def test_every_candidate_of_a_search_can_be_built(algorithm: Algorithm) -> None:
     assert len({repr(sorted(candidate.items())) for candidate in every}) == len(every)
     assert [len(estimators.candidates(algorithm, 3))] == [min(3, len(every))]
     for candidate in every:
-        estimators.build(algorithm, Schema(numbers=("x",)), candidate)
+        estimators.build(algorithm, Schema(numbers=("x",)), 100, candidate)

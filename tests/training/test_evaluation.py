@@ -83,7 +83,7 @@ def test_folds_are_those_of_scikit_learn(problems: dict[str, Problem]) -> None:
     problem = problems["wine"].model_copy(update={"folds": 3})
     data = load_data(problem)
     scores = cross_val_score(
-        estimators.build(problem.algorithm("decision_tree"), data.schema),
+        estimators.build(problem.algorithm("decision_tree"), data.schema, len(data.y_train)),
         data.x_train,
         data.y_train,
         scoring=problem.metric,
