@@ -302,7 +302,7 @@ def _convert_typed(cells: pa.Array, rule: Rule) -> Converted:
     elif rule.kind == "boolean" and (is_number(kind) or boolean):
         found = convert(cells.cast(pa.string()), rule, Rules())
     elif rule.kind == "text" and (is_number(kind) or boolean or dated):
-        found = Converted(_objects([_level(value) for value in cells.to_pylist()]))
+        found = Converted(_objects([level(value) for value in cells.to_pylist()]))
     else:
         expected = {"number": "a number", "date": NO_DATE, "boolean": _NO_BOOLEAN, "text": "text"}[rule.kind]
         text = _ZONE if rule.kind == "date" and dated else f"expected {expected}; the column holds {kind}"
@@ -322,7 +322,7 @@ def _typed_dates(cells: pa.Array, *, far: bool) -> Converted:
         return Converted(dates, () if far else ((beyond, _OUT_OF_RANGE),))
 
 
-def _level(value: object) -> str | None:
+def level(value: object) -> str | None:
     """Return a level as training wrote it: 3 and not 3.0, true and not True."""
     if value is None:
         return None

@@ -8,7 +8,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from serving import tables
+from serving import files, tables
 from serving.cells import Converted, convert, is_text
 from serving.infer import number_rules
 from serving.profile import Column
@@ -32,11 +32,6 @@ _KINDS: dict[str, Kind] = {
     "boolean": "boolean",
     "date": "date",
     "text": "text",
-}
-_BINARY = {
-    b"PK\x03\x04": "a ZIP archive or an Excel sheet: save it as CSV",
-    b"\x1f\x8b": "compressed by gzip: unpack it, or save it as Parquet",
-    b"%PDF": "a PDF",
 }
 
 
@@ -110,7 +105,7 @@ class Matched:
 
 
 def read(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
-    """Read an uploaded CSV or Parquet file.
+    """Read an uploaded table: CSV, Parquet, an Excel sheet or JSON lines, alone or packed.
 
     Args:
         name: The file's name.
@@ -118,17 +113,24 @@ def read(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
         columns: The model's; a CSV's delimiter is the one that finds the most of them.
 
     Raises:
-        TableError: It is neither, is empty, damaged, or too large.
+        TableError: It is none of these, is empty, damaged, or too large.
     """
     if not content.strip():
         raise TableError(f"Expected a row of column names and a row for each prediction; {name} is empty.")
-    for start, what in _BINARY.items():
-        if content.startswith(start):
-            raise TableError(f"Expected CSV or Parquet; {name} is {what}.")
-    upload = _parquet(name, content) if content.startswith(b"PAR1") else _csv(name, content, columns)
+    try:
+        file = files.opened(content, MOST_BYTES)
+        if file.kind == "parquet":
+            upload = _parquet(name, file)
+        elif file.kind == "csv":
+            upload = _csv(name, file.open().read(), columns)
+        else:
+            sheet = files.sheet(file, MOST_BYTES)
+            upload = _upload(name, sheet.table, sheet.first_row, sheet.notes)
+    except tables.TableError as error:
+        raise TableError(f"{name}: {error}.", error.detail) from error
     if not upload.table.num_rows:
         raise TableError(f"Expected at least one row; {name} has column names, but no rows.")
-    return upload
+    return replace(upload, notes=(*file.notes, *upload.notes))
 
 
 def match(upload: Upload, model: AppModel) -> Matched:
@@ -208,9 +210,9 @@ def as_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _parquet(name: str, content: bytes) -> Upload:
+def _parquet(name: str, packed: files.File) -> Upload:
     try:
-        file = parquet.ParquetFile(io.BytesIO(content))
+        file = parquet.ParquetFile(packed.open())
         meta = file.metadata
         size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
         _check_size(name, meta.num_rows, len(file.schema_arrow.names), size)
@@ -230,25 +232,23 @@ def _csv(name: str, content: bytes, columns: Sequence[Column]) -> Upload:
     try:
         return _text(name, content, columns, "cp1252")
     except tables.NotUtf8Error as error:
-        raise TableError(f"{name}: {error}; or it is damaged.", error.detail) from error
+        raise tables.TableError(f"{error}; or it is damaged", error.detail) from error
 
 
 def _text(name: str, content: bytes, columns: Sequence[Column], encoding: str) -> Upload:
-    try:
-        tables.check_encoding(content, encoding)
-        written = tables.dialect(content, [column.name for column in columns], encoding, _same)
-        _check_size(name, content.count(b"\n"), len(written.names), len(content))
-        _check_names(name, written.names)
-        table = tables.CsvReader(content, written, [""]).text(written.names)
-    except tables.NotUtf8Error:
-        raise
-    except tables.TableError as error:
-        raise TableError(f"{name}: {error}.", error.detail) from error
-    notes = list(written.notes)
-    table, blank = tables.without_empty_rows(table)
+    tables.check_encoding(content, encoding)
+    written = tables.dialect(content, [column.name for column in columns], encoding, _same)
+    _check_size(name, content.count(b"\n"), len(written.names), len(content))
+    _check_names(name, written.names)
+    return _upload(name, tables.CsvReader(content, written, [""]).text(written.names), 2, written.notes)
+
+
+def _upload(name: str, table: pa.Table, first_row: int, notes: tuple[str, ...]) -> Upload:
+    _check_size(name, table.num_rows, table.num_columns, table.nbytes)
+    table, blank = tables.without_empty_rows(_unique(name, table))
     if len(blank):
-        notes.append(f"{len(blank):,} empty row{'s' * (len(blank) > 1)} left out")
-    return Upload(table, 2, tuple(notes), blank)
+        notes = (*notes, f"{len(blank):,} empty row{'s' * (len(blank) > 1)} left out")
+    return Upload(table, first_row, notes, blank)
 
 
 def _check_size(name: str, rows: int, columns: int, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from sklearn import datasets
 
-from serving import tables
+from serving import files, tables
 from serving.cells import is_text, retyped
 from serving.infer import infer
 from serving.rules import Rules
@@ -24,7 +25,7 @@ from training.problem import DATASETS
 from training.refusals import ProblemError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from training.problem import Problem
 
@@ -37,12 +38,6 @@ _S3_SECONDS = 10
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
-# First bytes of files that aren't CSV, whatever their names.
-_NO_CSV = {
-    b"PAR1": "a Parquet file; write 'source: parquet'",
-    b"\x1f\x8b": "a gzip file; unpack it, or keep the table as Parquet",
-    b"PK\x03\x04": "a ZIP archive or an Excel sheet; save it as CSV",
-}
 _CREDENTIALS = (
     "On the host, 'trainer_reads_s3: true' lets the training job use the instance's role, or trainer_secrets "
     "carries AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; elsewhere, sign in as for the aws command"
@@ -85,19 +80,16 @@ def read_table(problem: Problem) -> Table:
         return _read_sklearn(problem)
     with _local(problem) as path:
         try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                start = file.read(4)
+            file = files.opened(path, _most_bytes())
+            if not file.size:
+                raise _fault(problem, "expected a table; got an empty file")
+            if problem.data.source == "parquet":
+                return _read_parquet(problem, file)
+            return _read_csv(problem, file)
         except IsADirectoryError:
             raise _fault(problem, "expected a file; got a directory") from None
         except OSError as error:
-            raise _fault(problem, f"can't be read: {error.strerror}") from None
-        if not size:
-            raise _fault(problem, "expected a table; got an empty file")
-        try:
-            if problem.data.source == "parquet":
-                return _read_parquet(problem, path)
-            return _read_csv(problem, path, size, start)
+            raise _fault(problem, f"can't be read: {error.strerror or error}") from None
         except tables.TableError as error:
             raise _fault(problem, str(error)) from None
         except pa.ArrowInvalid as error:
@@ -163,31 +155,52 @@ def _read_sklearn(problem: Problem) -> Table:
     return _table(problem, table.select(list(columns)).rename_columns(list(columns.values())))
 
 
-def _read_csv(problem: Problem, path: Path, size: int, start: bytes) -> Table:
-    for magic, what in _NO_CSV.items():
-        if start.startswith(magic):
-            raise _fault(problem, f"expected csv; got {what}")
-    _fits(problem, size)
-    with path.open("rb") as file:
-        head = file.read(tables.HEAD_BYTES)
+def _read_csv(problem: Problem, file: files.File) -> Table:
+    if file.kind == "parquet":
+        raise _fault(problem, "expected csv; got a Parquet file; write 'source: parquet'")
+    _fits(problem, file.size)
+    if file.kind != "csv":
+        sheet = files.sheet(file, _most_bytes())
+        notes = (*file.notes, *sheet.notes)
+        return _read_columns(problem, sheet.table.column_names, lambda _: (sheet.table, "."), notes)
+    with file.open() as stream:
+        head = stream.read(tables.HEAD_BYTES)
     try:
-        return _read_text(problem, path, head, "")
+        return _read_text(problem, file, head, "")
     except tables.NotUtf8Error:
-        return _read_text(problem, path, head, "cp1252")
+        return _read_text(problem, file, head, "cp1252")
 
 
-def _read_text(problem: Problem, path: Path, head: bytes, encoding: str) -> Table:
+def _read_text(problem: Problem, file: files.File, head: bytes, encoding: str) -> Table:
     wanted = {problem.target, *problem.drop, *problem.data.rename}
     written = tables.dialect(head, wanted, encoding)
-    columns = _chosen(problem, list(written.names))
-    reader = tables.CsvReader(path, written, problem.reading.missing)
-    stated = [old for old, new in columns.items() if new in problem.columns]
-    dropped = [name for name in written.names if name in _dropped(problem, written.names)]
-    table, decimal = reader.typed([*columns, *dropped], stated)
+    reader = tables.CsvReader(file.source, written, problem.reading.missing)
+    stated = [name for name in written.names if problem.data.rename.get(name, name) in problem.columns]
+    return _read_columns(
+        problem, written.names, lambda names: reader.typed(names, stated), (*file.notes, *written.notes)
+    )
+
+
+def _read_columns(
+    problem: Problem,
+    names: Sequence[str],
+    read: Callable[[list[str]], tuple[pa.Table, str]],
+    notes: tuple[str, ...],
+) -> Table:
+    """Read a file of columns without types, or with such as a cell has.
+
+    Args:
+        problem: What says which ones are used.
+        names: Those of the file.
+        read: Reads some of them, and says by which decimal sign.
+        notes: How the file was read.
+    """
+    columns = _chosen(problem, list(names))
+    dropped = [name for name in names if name in _dropped(problem, names)]
+    table, decimal = read([*columns, *dropped])
     rest = _hashes(problem, table.num_rows, (table.select([name]) for name in dropped))
     table = table.select(list(columns)).rename_columns(list(columns.values()))
-    notes = (*written.notes, *_nameless(written.names, columns))
-    return _table(problem, table, notes, rest, decimal=decimal)
+    return _table(problem, table, (*notes, *_nameless(names, columns)), rest, decimal=decimal)
 
 
 def _table(
@@ -234,8 +247,8 @@ def _table(
     )
 
 
-def _read_parquet(problem: Problem, path: Path) -> Table:
-    with parquet.ParquetFile(path) as file:
+def _read_parquet(problem: Problem, packed: files.File) -> Table:
+    with packed.open() as stream, parquet.ParquetFile(stream) as file:
         # What pandas kept of an index: a row's number or key says nothing about its target.
         names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
         columns = _chosen(problem, names)
@@ -252,7 +265,13 @@ def _read_parquet(problem: Problem, path: Path) -> Table:
         rest = _hashes(
             problem, table.num_rows, (file.read(columns=[name]) for name in names if name in unused)
         )
-        return _table(problem, table, _nameless(names, columns), rest)
+        return _table(problem, table, (*packed.notes, *_nameless(names, columns)), rest)
+
+
+def _most_bytes() -> int:
+    """Return how large a table may be, so that what is packed doesn't unpack to more than fits."""
+    available = available_memory()
+    return sys.maxsize - 1 if available is None else available // MEMORY_FACTOR
 
 
 def _fits(problem: Problem, size: int) -> None:

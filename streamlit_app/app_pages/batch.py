@@ -163,7 +163,10 @@ def draw(model: AppModel) -> None:
         st.markdown("One row per prediction; columns are found by name, in any order.", width="content")
         template(model)
     file = st.file_uploader(
-        "CSV or Parquet file", ["csv", "tsv", "txt", "parquet", "pq"], max_upload_size=_MEGABYTES, key="table"
+        "CSV, Excel, JSON lines or Parquet file",
+        ["csv", "tsv", "txt", "xlsx", "jsonl", "ndjson", "parquet", "pq", "gz", "zip"],
+        max_upload_size=_MEGABYTES,
+        key="table",
     )
     key = f"batch.{model.name}.scored"
     if file is None:

@@ -1,6 +1,7 @@
 """Uploaded files: what is read, what is refused, and what is said of it."""
 
 import contextlib
+import gzip
 import io
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_decimal_commas_quotes_lines_in_values_and_a_mark_at_the_start() -> None
         ("city,rooms\nBerlin,2,3\n", "flats.csv: expected 2 values in every row; got 3 in row 2"),
         ("city,city\nBerlin,Bonn\n", "columns of the same name: 'city'"),
         (b"\x00\x01\x02\x03" * 50, "expected CSV or Parquet; got binary data of another kind"),
-        (b"PK\x03\x04 and so on", "ZIP archive or an Excel sheet"),
+        (b"PK\x03\x04 and so on", "flats.csv: expected a gzip file, ZIP archive or Excel workbook"),
         (b"PAR1 and then nothing of use PAR1", "begins like a Parquet file, but can't be read"),
         (b"\xff\xfe\x00", "damaged"),
         (
@@ -219,6 +220,6 @@ def test_answers_stand_beside_their_rows() -> None:
     | st.text(',;"\n\tab1.\x00é', max_size=80).map(str.encode)
 )
 def test_no_file_breaks_it(content: bytes) -> None:
-    for start in (b"", HEADER.encode()):
+    for start in (b"", HEADER.encode(), b"{}\n", b"\x1f\x8b\x08\x00", b"PK\x03\x04", gzip.compress(b"")):
         with contextlib.suppress(TableError):
             match(start + content)

@@ -142,6 +142,12 @@ def test_same_content_same_split_whatever_the_format(tmp_path: Path) -> None:
     by_parquet = load_data(problem(tmp_path / "people.parquet"))
     pd.testing.assert_frame_equal(by_csv.x_test, by_parquet.x_test)
     assert by_csv.digest == by_parquet.digest
+    table.to_json(tmp_path / "people.jsonl", orient="records", lines=True)
+    table.assign(since=pd.to_datetime(table["since"])).to_excel(tmp_path / "people.xlsx", index=False)
+    for name in ("people.jsonl", "people.xlsx"):
+        other = load_data(problem(tmp_path / name))
+        pd.testing.assert_frame_equal(by_csv.x_test, other.x_test)
+        assert by_csv.digest == other.digest
 
 
 def test_bundled_data_is_ready_for_people(problems: dict[str, Problem]) -> None:
@@ -303,8 +309,8 @@ WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
         r"expected 2 values in every row; got 3 in row 3 \(the header is row 1\)\. Quote values that contain",
     ),
     ("no encoding", b"a,left\n" + b"\x9d,x\n" * 20, {}, r"people\.csv: expected text in cp1252"),
-    ("zip", b"PK\x03\x04....", {}, r"expected csv; got a ZIP archive or an Excel sheet"),
-    ("gzip", b"\x1f\x8b....", {}, r"expected csv; got a gzip file"),
+    ("zip", b"PK\x03\x04....", {}, r"people\.csv: expected a gzip file, ZIP archive or"),
+    ("gzip", b"\x1f\x8b....", {}, r"people\.csv: expected a gzip file, ZIP archive or"),
     ("parquet", b"PAR1....", {}, r"expected csv; got a Parquet file; write 'source: parquet'"),
     (
         "missing target",
