@@ -140,7 +140,7 @@ def _body(model: LoadedModel | None, max_rows: int) -> dict[str, Any]:
     record = {
         "type": "object",
         "properties": {column.name: _value(column) for column in columns},
-        "required": [column.name for column in columns if _needed(column)],
+        "required": [column.name for column in columns if column.required],
     }
     line = {"prefixItems": [_value(c) for c in columns], "minItems": len(columns), "maxItems": len(columns)}
     split = {
@@ -183,13 +183,9 @@ def _body(model: LoadedModel | None, max_rows: int) -> dict[str, Any]:
     }
 
 
-def _needed(column: Column) -> bool:
-    return column.required or column.type in ("long", "integer", "boolean")
-
-
 def _value(column: Column) -> dict[str, Any]:
     schema = _TYPES[column.type]
-    return schema if _needed(column) else schema | {"type": [schema["type"], "null"]}
+    return schema if column.required else schema | {"type": [schema["type"], "null"]}
 
 
 def _example(model: LoadedModel | None) -> dict[str, Any]:

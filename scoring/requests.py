@@ -284,7 +284,7 @@ def _values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa
     for rows, expected in found.faults:
         for row in np.flatnonzero(rows)[:_MOST_BAD].tolist():
             raw = cells[row].as_py()
-            odd = isinstance(raw, str) and (own.gaps or (own.kind == "number" and not own.plain))
+            odd = isinstance(raw, str) and (own.gaps or own.format or not own.plain)
             values[row] = Unreadable(f"{expected}; got other text") if odd else raw
     return values
 

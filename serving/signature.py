@@ -9,7 +9,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -227,8 +227,11 @@ class Unreadable:
 
 
 def _read(column: Column, values: Values, rules: Rules) -> Values:
-    """Read the texts among values by the rules; those that can't be read stay as they are, to be named."""
-    own = rules.rule(column.name, _KINDS[column.type])
+    """Read the texts among values by the rules; those that can't be read stay as they are, to be named.
+
+    A date's own format is for CSV, which `scoring.requests` has read before: JSON has ISO 8601 alone.
+    """
+    own = replace(rules.rule(column.name, _KINDS[column.type]), format="")
     if column.type == "string":
         return [
             _level(value, own, rules)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pyarrow import csv as arrow_csv
 from sklearn.linear_model import Ridge
 
+from scoring import openapi
 from scoring.requests import CSV, JSON, PARQUET
 from scoring.requests import read as read_request
 from serving import model, tables
@@ -403,6 +404,20 @@ def test_dates_are_iso_8601_in_csv_and_json(tmp_path: Path, text: str) -> None:
     assert "expected a date in ISO 8601" in batch.match(upload, trained.model).problems[0].text
 
 
+def test_the_format_of_training_is_for_csv_and_json_has_iso_8601_alone(tmp_path: Path) -> None:
+    trained = train(tmp_path, written({"day": cycle(["01.03.2025", "25.03.2025"])}))
+    wanted = [pd.Timestamp("2025-03-01"), pd.Timestamp("2025-03-25")]
+    assert by_rest(trained, b"day,place\n01.03.2025,1\n2025-03-25,2\n")["day"].tolist() == wanted
+    iso = b'{"inputs": {"day": ["2025-03-01", "2025-03-25"], "place": [1, 2]}}'
+    assert by_rest(trained, iso, JSON)["day"].tolist() == wanted
+    with pytest.raises(ServingError, match="'day' in row 1: expected a date in ISO 8601, such as 20"):
+        by_rest(trained, iso.replace(b"2025-03-25", b"25.03.2025"), JSON)
+    with pytest.raises(
+        ServingError, match=r"'day' in row 0: expected a date such as 23\.05\.2024, or in ISO"
+    ):
+        by_rest(trained, b"day,place\nnow,1\n")
+
+
 def test_a_number_in_another_writing_is_refused_and_never_another_number(tmp_path: Path) -> None:
     trained = train(tmp_path, written({"a": cycle(["1.234,5", "0,5"])}, ";"))
     assert trained.data.rules.columns["a"] == Rule("number", ",", ".")
@@ -557,6 +572,10 @@ def test_optional_integers_and_booleans_may_be_missing() -> None:
         assert frame["a"].tolist()[0] == 1
         assert frame["b"].tolist() == [True, None]
         assert np.isnan(frame["a"][1])
+    assert [openapi._value(column)["type"] for column in signature.columns] == [
+        ["integer", "null"],
+        ["boolean", "null"],
+    ]
 
 
 # Models and their predictions
