@@ -16,6 +16,7 @@ from serving.contract import VersionTag
 from serving.errors import ModelUnusableError
 from serving.signature import Signature
 from training import gate
+from training.algorithms import BASELINE
 from training.course import Course, Outcome
 from training.data import Data
 from training.fitted import FittedRows
@@ -52,7 +53,14 @@ def challenge(registry: Registry, course: Course) -> Outcome:
         return Outcome(text, version=held, tags={VersionTag.GATE_DECISION: "none", VersionTag.REASON: winner})
     logged = course.logged[winner.algorithm]
     version = registry.register(problem, winner, logged.run_id, logged.model_id)
-    contender = Contender(version, winner.algorithm, data.digest, course.predictions[winner.algorithm])
+    contender = Contender(
+        version,
+        winner.algorithm,
+        data.digest,
+        course.predictions[winner.algorithm],
+        course.predictions[BASELINE],
+        leak=next((finding.text for finding in course.findings if finding.stops), ""),
+    )
     rows = np.ones(len(data.y_test), dtype=bool)
     if champion is not None:
         try:
@@ -66,7 +74,8 @@ def challenge(registry: Registry, course: Course) -> Outcome:
     registry.record(problem.name, version, decision)
     tags = {**decision.numbers, VersionTag.REASON: decision.reason, "mlstack.version": version}
     if decision.action == "keep":
-        return Outcome(f"champion kept: {decision.reason}", "challenger", winner.algorithm, held, tags)
+        what = "champion kept" if held else "no champion"
+        return Outcome(f"{what}: {decision.reason}", "challenger", winner.algorithm, held, tags)
     registry.promote(problem.name, version, by="gate", reason=decision.reason)
     text = f"version {version} is the champion now: {decision.reason}"
     return Outcome(text, "champion", winner.algorithm, version, tags)

@@ -1,23 +1,30 @@
 """Checks: what an experienced colleague would point out. Each has a code that the docs explain."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from training.algorithms import BASELINE, SEED
-from training.data import Data, some_rows
-from training.leaderboard import best
+import yaml
+
+from training.algorithms import BASELINE
+from training.leaderboard import best, holdout
 from training.metrics import Metric
 from training.problem import Problem
 from training.results import Result
+
+if TYPE_CHECKING:
+    from training.data import Data
+    from training.leaks import Told
 
 # What each code stands for; docs/training.md has a paragraph on each.
 CHECKS = {
     "T1": "overfitting",
     "T2": "no better than the baseline",
-    "T3": "one column gives the target away",
+    "T3": "leaks",
     "T4": "rare class",
     "T5": "holdout disagrees",
     "T6": "needlessly slow",
@@ -27,20 +34,27 @@ Severity = Literal["issue", "tip", "passed", "not applicable"]
 
 _GAP_FLOOR, _GAP_SHARE = 0.03, 0.10
 _BASELINE_FLOOR, _BASELINE_SHARE = 0.01, 0.05
-_GIVES_AWAY = 0.99
 _RARE = 0.10
 _SPREADS = 3.0
 _SLOW_TIMES, _SLOW_SECONDS = 2.0, 1.0
-_LEAK_ROWS = 1000
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How one check ended, in a sentence."""
+    """How one check ended.
+
+    Attributes:
+        code: Which check.
+        severity: Whether it needs attention.
+        text: A sentence for people.
+        stops: Whether nothing is promoted because of it.
+    """
 
     code: str
     severity: Severity
     text: str
+    stops: bool = False
 
     @property
     def found(self) -> bool:
@@ -58,7 +72,7 @@ def check_table(problem: Problem, data: Data) -> list[Finding]:
     Returns:
         The findings T3, T4 and T7.
     """
-    return [_one_column(problem, data), _rare_class(problem, data), _left_out(data)]
+    return [_leaks(problem, data), _rare_class(problem, data), _left_out(data)]
 
 
 def check_results(problem: Problem, results: Iterable[Result]) -> list[Finding]:
@@ -118,16 +132,18 @@ def _beats_baseline(metric: Metric, winner: Result, results: Sequence[Result]) -
 
 
 def _holdout_agrees(metric: Metric, winner: Result) -> Finding:
+    """Compare both within what chance allows: the spread of the folds, and the interval of the holdout."""
     off = abs(winner.holdout_score - winner.mean)
+    interval = winner.holdout.get(metric.label)
+    bound = winner.holdout_score
+    if interval is not None:
+        bound = interval.high if metric.greater_is_better else interval.low
     numbers = (
-        f"{winner.algorithm}: {metric.label} {winner.holdout_score:.4g} on the holdout, {winner.mean:.4g} ± "
+        f"{winner.algorithm}: {metric.label} {holdout(winner, metric)} on the holdout, {winner.mean:.4g} ± "
         f"{winner.std:.2g} cross-validated"
     )
-    if (
-        metric.better(winner.mean, winner.holdout_score)
-        and off > _SPREADS * winner.std
-        and math.isfinite(off)
-    ):
+    # Where no draw has a score, the bound is NaN, and nothing is better than that.
+    if metric.better(winner.mean, bound) and _SPREADS * winner.std < off < math.inf:
         return Finding(
             "T5", "issue", f"{numbers}. Expect the lower one, and look for rows that belong together"
         )
@@ -155,33 +171,36 @@ def _slow(metric: Metric, winner: Result, results: Sequence[Result]) -> Finding:
     )
 
 
-def _one_column(problem: Problem, data: Data) -> Finding:
-    """Look for a column that gives the target away: most often it was filled in after the fact."""
-    from sklearn.model_selection import cross_val_score  # noqa: PLC0415 - only workers need it
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # noqa: PLC0415
+def _leaks(problem: Problem, data: Data) -> Finding:
+    """Look for columns that give the target away, and say what to write about each."""
+    from training import leaks  # noqa: PLC0415 - imports scikit-learn, which only workers need for this
 
-    classification = problem.task == "classification"
-    tree = DecisionTreeClassifier if classification else DecisionTreeRegressor
-    scoring, label = ("balanced_accuracy", "balanced accuracy") if classification else ("r2", "R²")
-    rows = some_rows(len(data.y_train), _LEAK_ROWS)
-    y = data.y_train[rows]
-    if classification and min(Counter(y).values()) < 2:
-        return Finding("T3", "not applicable", f"a class has one row among {_LEAK_ROWS}")
-    top, name = -math.inf, ""
-    for column in data.x_train.columns:
-        values = data.x_train[column].iloc[rows]
-        if column not in data.schema.numbers:
-            values = values.astype("category").cat.codes
-        x = values.to_numpy(dtype="float64").reshape(-1, 1)
-        score = cross_val_score(tree(max_depth=4, random_state=SEED), x, y, cv=2, scoring=scoring).mean()
-        top, name = max((top, name), (float(score), str(column)))
-    if top >= _GIVES_AWAY and len(data.x_train.columns) > 1:
-        return Finding(
-            "T3",
-            "issue",
-            f"'{name}' alone gives {label} {top:.3f}. If it is known only after the target, add it to drop",
+    found = leaks.search(problem, data)
+    accepted = [leak for leak in found.leaks if {*leak.columns} <= {*problem.accept_leaks}]
+    stopping = [leak for leak in found.leaks if leak not in accepted]
+    if stopping:
+        names = yaml.safe_dump(
+            list(dict.fromkeys(name for leak in stopping[:_SHOWN] for name in leak.columns)),
+            default_flow_style=True,
+            allow_unicode=True,
+            width=10**6,
+        ).strip()
+        text = (
+            f"expected no column that gives the target away; got {_listed(stopping)}. Write drop: {names} if "
+            f"that is known only after the target, or accept_leaks: {names} if it is known before"
         )
-    return Finding("T3", "passed", f"the best single column, '{name}', gives {label} {top:.3f}")
+        return Finding("T3", "issue", text, stops=True)
+    if accepted:
+        return Finding("T3", "tip", f"accepted, although it gives the target away: {_listed(accepted)}")
+    if found.named:
+        text = f"by its name it may hold the target: {_listed(found.named)}. Is it known before the target?"
+        return Finding("T3", "tip", text)
+    return Finding("T3", "passed", f"what tells most of the target: {_listed(found.best)}")
+
+
+def _listed(told: Sequence[Told]) -> str:
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return ", ".join(one.text for one in told[:_SHOWN]) + more
 
 
 def _rare_class(problem: Problem, data: Data) -> Finding:

@@ -3,7 +3,8 @@
 The winner by cross-validation must beat the baseline; then it becomes a version with the alias challenger and
 stands before the gate. There it is compared with the champion on rows that neither was fitted on, both asked
 now. It is promoted if it is better by the margin, and still better on most draws of those rows (a paired
-bootstrap, see judging.py): a lucky holdout alone makes no champion.
+bootstrap, see judging.py): a lucky holdout alone makes no champion. Where there is no champion yet, the
+baseline takes its place. A leak (see leaks.py) closes the gate, for then all scores are too good to be true.
 """
 
 import math
@@ -36,12 +37,16 @@ class Contender:
         algorithm: Its name.
         data_digest: Fingerprint of the data that it was trained on.
         predictions: What it says of the holdout, asked now; or why it can't be asked.
+        baseline: What the baseline of its training says of the same rows, likewise.
+        leak: What its training found that must not be promoted; empty if nothing.
     """
 
     version: str
     algorithm: str = "unknown"
     data_digest: str = ""
     predictions: Predictions | str = "it wasn't asked"
+    baseline: Predictions | str = "it wasn't asked"
+    leak: str = ""
 
     def __str__(self) -> str:
         """Name it for people."""
@@ -77,8 +82,11 @@ def challenger(results: Iterable[Result], metric: Metric) -> Result | str:
     winner = best(results, metric)
     if winner is None:
         return "no model was trained to the end"
-    baseline = next((r for r in results if r.algorithm == BASELINE and r.completed), None)
-    if baseline and not (metric.better(winner.mean, baseline.mean) and not _same(winner.mean, baseline.mean)):
+    baseline = next((r for r in results if r.algorithm == BASELINE), None)
+    if baseline is None or not baseline.completed:
+        why = baseline.error if baseline else "it was not started"
+        return f"expected a baseline that the best, {winner.algorithm}, beats; got none ({why}). Train again"
+    if not metric.better(winner.mean, baseline.mean) or _same(winner.mean, baseline.mean):
         return (
             f"the best, {winner.algorithm} with {metric.label} {number(winner.mean)}, doesn't beat "
             f"the baseline's {number(baseline.mean)}"
@@ -109,14 +117,46 @@ def decide(
         )
     score_text = f"{problem.scoring.label} {number(value)} on {rows}"
     numbers = {"gate_challenger": repr(value), "gate_rows": str(len(actual))}
+    if contender.leak:
+        reason = f"{contender} with {score_text} is not promoted, because of a leak (T3): {contender.leak}"
+        return _decision("keep", reason, {**numbers, "gate_leak": contender.leak})
     if champion is None:
-        return _decision("promote", f"{contender} with {score_text} is the first champion", numbers)
+        return _first(problem, contender, score_text, actual, numbers)
     numbers["gate_against_version"] = champion.version
     try:
         held = _score(problem, champion, actual)
     except ScoringError as error:
         return _by_policy(problem, contender, champion, str(error), numbers)
     return _compare(problem, (contender, value), (champion, held), (actual, rows), numbers)
+
+
+def _first(
+    problem: Problem, one: Contender, score_text: str, actual: np.ndarray, numbers: Mapping[str, str]
+) -> Decision:
+    """Let the baseline take the place of a champion."""
+    try:
+        baseline = _predictions(one.baseline)
+        held = score(problem, baseline, actual)
+        drawn = paired_improvement(problem, _predictions(one.predictions), baseline, actual)
+    except ScoringError as error:
+        reason = (
+            f"{one} with {score_text} can't be compared with the baseline: {error}. {_by_hand(problem, one)}"
+        )
+        return _decision("keep", reason, {**numbers, "gate_incomparable": str(error)})
+    confidence = _share_better(drawn, TIE * abs(held))
+    numbers = {
+        **numbers,
+        "gate_baseline": repr(held),
+        "gate_baseline_confidence": f"{confidence:.4f}",
+    }
+    if confidence >= problem.gate.confidence:
+        return _decision("promote", f"{one} with {score_text} is the first champion", numbers)
+    reason = (
+        f"{one} with {score_text} doesn't clearly beat the baseline's {number(held)} there: better on "
+        f"{confidence:.1%} of {len(drawn)} draws of these rows ({problem.gate.confidence:.1%} wanted). "
+        f"{_by_hand(problem, one)}"
+    )
+    return _decision("keep", reason, numbers)
 
 
 def _compare(
@@ -129,7 +169,9 @@ def _compare(
     (one, value), (other, held), (actual, rows) = challenger, champion, judged
     gate, metric = problem.gate, problem.scoring
     improvement = (value - held) * (1 if metric.greater_is_better else -1)
-    drawn = paired_improvement(problem, _predictions(one), _predictions(other), actual)
+    drawn = paired_improvement(
+        problem, _predictions(one.predictions), _predictions(other.predictions), actual
+    )
     confidence = _share_better(drawn, TIE * abs(held))
     numbers = {
         **numbers,
@@ -166,25 +208,29 @@ def _by_policy(
         f"the {'challenger takes over' if policy == 'promote' else 'champion stays'}"
     )
     if policy == "keep":
-        reason += (
-            f". To promote it by hand: ansible-playbook playbooks/promote.yml -e model_name={problem.name} "
-            f"-e version={one.version}, or python -m training.promote {problem.name} --version {one.version}"
-        )
+        reason += f". {_by_hand(problem, one)}"
     return _decision(policy, reason, {**numbers, "gate_incomparable": why})
+
+
+def _by_hand(problem: Problem, one: Contender) -> str:
+    return (
+        f"To promote it by hand: ansible-playbook playbooks/promote.yml -e model_name={problem.name} "
+        f"-e version={one.version}, or python -m training.promote {problem.name} --version {one.version}"
+    )
 
 
 def _decision(action: Literal["promote", "keep"], reason: str, numbers: Mapping[str, str]) -> Decision:
     return Decision(action, reason, {**numbers, VersionTag.GATE_DECISION: action})
 
 
-def _predictions(contender: Contender) -> Predictions:
-    if isinstance(contender.predictions, str):
-        raise ScoringError(contender.predictions)
-    return contender.predictions
+def _predictions(asked: Predictions | str) -> Predictions:
+    if isinstance(asked, str):
+        raise ScoringError(asked)
+    return asked
 
 
 def _score(problem: Problem, contender: Contender, actual: np.ndarray) -> float:
-    return score(problem, _predictions(contender), actual)
+    return score(problem, _predictions(contender.predictions), actual)
 
 
 def _share_better(drawn: np.ndarray, tie: float) -> float:

@@ -189,6 +189,7 @@ class Problem(_Strict):
         data: Where its table comes from.
         target: The column to predict.
         drop: Columns to leave out.
+        accept_leaks: Columns that may give the target away, because they are known before it.
         na: Words that mean a missing value, besides the usual ones.
         columns: How columns are read, where that isn't left to be inferred.
         target_missing: What happens if rows have no target.
@@ -206,6 +207,7 @@ class Problem(_Strict):
     data: DataSource
     target: str = Field(default="target", min_length=1)
     drop: tuple[str, ...] = ()
+    accept_leaks: tuple[str, ...] = ()
     na: tuple[_Word, ...] = ()
     columns: dict[str, Reading] = {}
     target_missing: Literal["refuse", "skip"] = "refuse"
@@ -241,12 +243,12 @@ class Problem(_Strict):
             raise FieldError(f"{expected(data.name, fitting)} (task is {task})", "name")
         return data
 
-    @field_validator("drop")
+    @field_validator("drop", "accept_leaks")
     @classmethod
-    def _keeps_the_target(cls, drop: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if info.data.get("target") in drop:
+    def _spares_the_target(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("target") in names:
             raise FieldError(f"expected columns other than the target; got {info.data['target']!r}")
-        return drop
+        return names
 
     @field_validator("metric")
     @classmethod

@@ -305,6 +305,7 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
         )
     _exist(problem, "target", [problem.target], new)
     _exist(problem, "drop", problem.drop, new)
+    _exist(problem, "accept_leaks", problem.accept_leaks, new)
     _exist(problem, "columns", problem.columns, new)
     chosen = {old: name for old, name in columns if name not in problem.drop}
     if columns[0][1] == "":  # the rows' names, as R and pandas write them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 
 from training.checks import CHECKS, check_results, check_table, unchecked
 from training.data import Data, load_data
+from training.judging import Interval
 from training.schema import Schema
 
 if TYPE_CHECKING:
@@ -91,6 +93,30 @@ def test_errors_are_compared_the_other_way_round(problems: dict[str, Problem], m
     assert [found[code].found for code in ("T1", "T2", "T5")] == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("interval", "severity"),
+    [((0.5, 0.85), "issue"), ((0.5, 0.95), "passed"), ((math.nan, math.nan), "passed"), (None, "issue")],
+)
+def test_the_holdout_disagrees_only_beyond_its_own_interval(
+    problems: dict[str, Problem],
+    good: list[Result],
+    interval: tuple[float, float] | None,
+    severity: str,
+) -> None:
+    holdout = {"roc_auc": Interval(0.7, *interval)} if interval else {}
+    results = [good[0], replace(good[1], holdout_score=0.7, holdout=holdout)]
+    assert by_code(check_results(problems["breast_cancer"], results))["T5"].severity == severity
+
+
+def test_an_error_disagrees_only_above_its_interval(problems: dict[str, Problem], make_result: Make) -> None:
+    for low, severity in ((56.0, "issue"), (54.0, "passed")):
+        ridge = make_result(
+            "ridge", fold_scores=(54.9, 55.1), holdout_score=70.0, holdout={"rmse": Interval(70.0, low, 90.0)}
+        )
+        found = by_code(check_results(problems["diabetes"], [make_result("dummy", 80.0), ridge]))
+        assert found["T5"].severity == severity
+
+
 def table(problem: Problem, **columns: np.ndarray) -> Data:
     frame = pd.DataFrame(columns)
     target = np.where(np.arange(len(frame)) % 20 == 0, "rare", "usual")
@@ -105,7 +131,8 @@ def test_what_the_table_tells(problems: dict[str, Problem]) -> None:
     told = np.where(np.arange(3000) % 20 == 0, "closed", "open")
     found = by_code(check_table(problem, table(problem, noise=noise, account=told)))
     assert found["T3"].severity == "issue"
-    assert "'account' alone" in found["T3"].text
+    assert found["T3"].stops
+    assert "got 'account' (balanced accuracy 1.000). Write drop: [account] if" in found["T3"].text
     assert (found["T4"].severity, found["T7"].severity) == ("tip", "tip")
     assert "'rare', has 150 of 3000 rows (5.0%)" in found["T4"].text
     by_accuracy = problem.model_copy(update={"metric": "accuracy"})

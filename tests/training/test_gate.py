@@ -46,6 +46,9 @@ def wrong_on(*rows: int) -> Predictions:
     return Predictions(labels)
 
 
+CONSTANT = Predictions(np.full(200, "a"))
+
+
 def versions(
     one: Predictions | str, other: Predictions | str, other_data: str = "d1"
 ) -> tuple[Contender, Contender]:
@@ -77,18 +80,76 @@ def test_nothing_challenges_where_nothing_was_trained(make_result: Make) -> None
     assert challenger([], AUC) == "no model was trained to the end"
     failed = make_result("knn", status="failed", fold_scores=())
     assert challenger([make_result("dummy"), failed], AUC) == "no model was trained to the end"
-    assert challenger([make_result("knn", 0.1)], AUC).algorithm == "knn"  # a failed baseline stops nobody
 
 
-def test_the_first_champion_needs_no_comparison() -> None:
-    decision = decide(problem(), versions(wrong_on(0), "")[0], None, ACTUAL)
+def test_nothing_challenges_without_a_baseline(make_result: Make) -> None:
+    late = make_result("dummy", status="failed", fold_scores=(), error="the time limit was reached")
+    for baseline, why in (([], "it was not started"), ([late], "the time limit was reached")):
+        said = f"expected a baseline that the best, knn, beats; got none ({why}). Train again"
+        assert challenger([*baseline, make_result("knn", 0.9)], AUC) == said
+
+
+def first(predictions: Predictions, baseline: Predictions | str = CONSTANT, **changes: Any) -> Contender:
+    return Contender("1", "svc", "d1", predictions, baseline, **changes)
+
+
+def test_the_first_champion_beats_the_baseline_on_the_holdout() -> None:
+    decision = decide(problem(), first(wrong_on(0)), None, ACTUAL)
     assert decision.action == "promote"
-    assert decision.reason == "version 3 (svc) with accuracy 0.9950 on 200 holdout rows is the first champion"
+    assert decision.reason == "version 1 (svc) with accuracy 0.9950 on 200 holdout rows is the first champion"
     assert decision.numbers == {
         "gate_challenger": "0.995",
         "gate_rows": "200",
+        "gate_baseline": "0.5",
+        "gate_baseline_confidence": "1.0000",
         "gate_decision": "promote",
     }
+
+
+@pytest.mark.parametrize(
+    ("contender", "reason"),
+    [
+        (
+            first(wrong_on(*range(95))),
+            "doesn't clearly beat the baseline's 0.5000 there: better on .* of 1000",
+        ),
+        (first(wrong_on(*range(150))), "doesn't clearly beat the baseline's 0.5000 there: better on 0.0%"),
+        (first(CONSTANT), "doesn't clearly beat the baseline's 0.5000 there: better on 50.0%"),
+        (first(wrong_on(0), "it failed"), "can't be compared with the baseline: it failed"),
+    ],
+    ids=["within chance", "worse", "equal", "no baseline"],
+)
+def test_what_does_not_surely_beat_the_baseline_is_no_first_champion(
+    contender: Contender, reason: str
+) -> None:
+    decision = decide(problem(), contender, None, ACTUAL)
+    assert (decision.action, decision.numbers["gate_decision"]) == ("keep", "keep")
+    assert re.search(reason, decision.reason)
+    assert decision.reason.endswith("or python -m training.promote wine --version 1")
+
+
+def test_a_lucky_cross_validation_of_a_rare_class_makes_no_champion() -> None:
+    actual = np.array(["rare"] * 2 + ["usual"] * 120)
+    chances = np.random.default_rng(0).random(122)
+    chances[:2] = (0.30, 0.55)
+    classes = np.array(["rare", "usual"])
+    scores = [np.column_stack([chance, 1 - chance]) for chance in (chances, np.full(122, 0.05))]
+    lucky, dummy = (Predictions(np.full(122, "usual"), given, classes, True) for given in scores)
+    decision = decide(problem(AUC), first(lucky, dummy), None, actual)
+    assert decision.action == "keep"
+    assert "doesn't clearly beat the baseline's 0.5000 there" in decision.reason
+
+
+@pytest.mark.parametrize("champion", [None, Contender("2", "knn", "d1", wrong_on(*range(50)))])
+def test_a_leak_is_not_promoted(champion: Contender | None) -> None:
+    leak = "expected no column that gives the target away; got 'x'"
+    decision = decide(problem(), first(wrong_on(), leak=leak), champion, ACTUAL)
+    assert decision.action == "keep"
+    assert decision.reason == (
+        "version 1 (svc) with accuracy 1.0000 on 200 holdout rows is not promoted, because of a leak (T3): "
+        + leak
+    )
+    assert decision.numbers["gate_leak"] == leak
 
 
 @pytest.mark.parametrize(
