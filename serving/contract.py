@@ -13,6 +13,7 @@ CHALLENGER = "challenger"
 # Files: of a model (serving/profile.py, training/fitted.py), and of a training's run.
 PROFILE = "profile.json"
 FITTED_ROWS = "fitted_rows.npy"
+FITTED_UNITS = "fitted_units.npz"
 LEADERBOARD = "leaderboard.json"
 CHECKS = "checks.json"
 PLOTS = "plots"  # the folder of a model's run that holds its plots

@@ -144,7 +144,16 @@ def new_rows(problem: Problem, data: Data, asked: Asked) -> np.ndarray:
         if set(asked.columns) == set(data.x_test.columns) and not moved:
             return np.ones(len(data.y_test), dtype=bool)
         raise ChampionError("it is from an earlier release, and doesn't say which rows it was fitted on")
-    new = ~asked.fitted.hold(data.x_test[asked.columns], data.y_test)
+    if problem.split is None or data.units is None:
+        known = asked.fitted.hold(data.x_test[asked.columns], data.y_test)
+    elif asked.fitted.split == str(problem.split):
+        known = asked.fitted.cover(problem.split, data.units)
+    else:
+        # It may know the holdout's groups, or what came later, by rows that are equal to none of these.
+        raise ChampionError(
+            f"its rows were split {asked.fitted.split or 'by what each of them holds'}, not {problem.split}"
+        )
+    new = ~known
     if new.sum() < _FEWEST and not new.all():
         raise ChampionError(
             f"it was fitted on all but {new.sum()} of the {len(new)} holdout rows ({_FEWEST} are wanted)"

@@ -1,11 +1,4 @@
-"""Data: a problem's table, checked, and split once and for all into training part and holdout.
-
-The split is frozen by content: each row has a hash of what it holds, and is in the holdout if that hash is
-small enough. So a row keeps its side when others are appended, removed or reordered: a champion and whoever
-wants its place are judged on rows that neither was fitted on. And rows of the same content are on the same
-side, so that the holdout has no copy of a training row. A seeded shuffle gives neither. The price: how large
-the holdout is, and which share of each class it has, is up to chance.
-"""
+"""Data: a problem's table, checked, and split once and for all into training part and holdout."""
 
 from __future__ import annotations
 
@@ -22,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from serving.rules import Rules
-from training import hashing
+from training import hashing, splits
 from training.refusals import ProblemError, did_you_mean
 from training.schema import Schema
 from training.tables import listed, read_table
@@ -30,7 +23,7 @@ from training.tables import listed, read_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from training.problem import Problem
+    from training.problem import Problem, Split
     from training.schema import Kind
     from training.tables import Table
 
@@ -63,6 +56,7 @@ class Data:
         uri: Where it came from, for MLflow; empty for a data set of scikit-learn.
         notes: What was left out of the table and why, and how it was read.
         rules: How it was read.
+        units: What its rows were split by, if the problem states it.
     """
 
     x_train: pd.DataFrame
@@ -75,6 +69,7 @@ class Data:
     uri: str = ""
     notes: tuple[str, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    units: splits.Units | None = None
 
 
 @dataclass(frozen=True)
@@ -150,13 +145,16 @@ def load_data(problem: Problem) -> Data:
             f"{problem.name}: target: column {problem.target!r}: {read.faults[problem.target]}"
         )
     target, total = _target(problem, table.column(problem.target), read)
-    columns = _features(problem, table.drop_columns(problem.target), total, read.faults)
-    total += read.dropped
-    rules, reading = read.rules, read.notes
+    units, own = _units(problem, problem.split, table, read) if problem.split else (None, None)
+    columns = _features(problem, table.drop_columns(list(problem.unlearned)), total, read.faults)
+    total += read.dropped if own is None else read.dropped + own
+    rules, reading = read.rules, (*_left_out(problem, table), *read.notes)
     del table, read  # what was converted is a copy
     hashes = pd.util.hash_array(total)
     columns, notes = _informative(problem, columns)
-    holdout = _holdout(problem, target, hashes)
+    holdout, folds = splits.split(
+        problem, target.classes.tolist(), target.codes, hashes if units is None else units
+    )
     parts = [np.flatnonzero(~holdout), np.flatnonzero(holdout)]
     schema = _schema(columns)
     x_train, x_test = (_frame(schema, columns, rows) for rows in parts)
@@ -164,6 +162,8 @@ def load_data(problem: Problem) -> Data:
     for labels in (y_train, y_test):
         labels.flags.writeable = False
     content = hashlib.sha256(f"{schema!r} {problem.target} {problem.test_size}".encode())
+    if problem.split:
+        content.update(f" {problem.split} {problem.folds}".encode())  # the folds are part of such a table
     content.update(hashes.tobytes())
     sklearn = problem.data.source == "sklearn"
     remote = problem.data.path.startswith("s3://")
@@ -178,6 +178,7 @@ def load_data(problem: Problem) -> Data:
         uri="" if sklearn else problem.data.path if remote else Path(problem.data.path).absolute().as_uri(),
         notes=(*notes, *skipped, *reading),
         rules=rules,
+        units=None if units is None else splits.Units(units[~holdout], units[holdout], folds),
     )
 
 
@@ -192,6 +193,51 @@ def some_rows(count: int, most: int) -> np.ndarray:
         Row numbers, shape (min(count, most),), rising.
     """
     return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
+def _units(
+    problem: Problem, split: Split, table: pa.Table, read: Table
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what each row goes by in a stated split, and the hash of that column in the row's.
+
+    The first depends neither on the column's name nor on its type: `7` is 7, also among texts. The second is
+    None where models learn from the column, as it is counted with the others then.
+    """
+    named = f"{problem.name}: split.column: column {split.column!r}"
+    if split.column in read.faults:
+        raise ProblemError(f"{named}: {read.faults[split.column]}")
+    column = _decoded(table.column(split.column))
+    absent = column.is_null(nan_is_null=True).to_numpy()
+    if absent.any():
+        raise ProblemError(
+            f"{named}: expected a {split.by} in every row; {absent.sum():,} of {len(absent):,} rows have "
+            "none, or one that can't be read. Fill them, or leave these rows out"
+        )
+    hashes = hashing.column(column)
+    if hashes is None:
+        raise ProblemError(f"{named}: expected numbers, text, booleans or dates; got {column.type}")
+    own = hashing.salted(hashes, split.column) if split.column in problem.unlearned else None
+    if split.by != "time":
+        return hashing.salted(hashes, "the split"), own
+    if _is_number(column.type):
+        return _numbers(column), own
+    if not (pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)):
+        raise ProblemError(
+            f"{named}: expected dates or numbers, which have an order; got {column.type}, such as "
+            f"{column[0].as_py()!r}. Write how they are read, such as columns: "
+            f"{{{split.column}: {{type: date, format: '%d.%m.%Y'}}}}"
+        )
+    return column.cast(pa.timestamp("ns")).to_numpy().astype("int64"), own
+
+
+def _left_out(problem: Problem, table: pa.Table) -> tuple[str, ...]:
+    """Say that the column of the split is no feature, unless the problem says so itself."""
+    split = problem.split
+    if split is None or split.column in problem.drop or split.column not in problem.unlearned:
+        return ()
+    kind = "number" if _is_number(table.column(split.column).type) else "text"
+    keep = f"to keep it, write columns: {{{split.column}: {{type: {kind}}}}}"
+    return (f"left out, the {split.by} that rows are split by ({keep}): {split.column!r}",)
 
 
 def _features(
@@ -336,47 +382,6 @@ def _informative(problem: Problem, columns: Sequence[_Column]) -> tuple[list[_Co
         (f"a number that only names the row ({keep})", row_names),
     )
     return kept, tuple(f"left out, {reason}: {listed(names)}" for reason, names in reasons if names)
-
-
-def _holdout(problem: Problem, target: _Target, hashes: np.ndarray) -> np.ndarray:
-    """Return which rows are held out: those whose hash is below the share that the problem asks for.
-
-    A class that would have too few rows on a side gets its rows with the lowest hashes into the holdout, or
-    those with the highest out of it. These few may move when others are appended; no other row ever does.
-    """
-    classification = problem.task == "classification"
-    # Each fold needs a row of each class; metrics such as r2 need two rows.
-    held_least, kept_least = (1, problem.folds) if classification else (2, 2 * problem.folds)
-    threshold = int(problem.test_size * 2**64)
-    holdout = np.zeros(len(hashes), dtype=bool)
-    faults = []
-    order = np.argsort(target.codes, kind="stable")
-    borders = np.cumsum(np.bincount(target.codes, minlength=len(target.classes)))[:-1]
-    for label, rows in zip(target.classes, np.split(order, borders), strict=True):
-        own = hashes[rows]
-        ordered = np.sort(own)
-        above = int(ordered[min(held_least, len(own)) - 1])
-        cut = min(max(threshold, above + 1), int(ordered[-min(kept_least, len(own))]))
-        holdout[rows] = own < np.uint64(cut)
-        held = int(holdout[rows].sum())
-        if held < held_least or len(own) - held < kept_least:
-            what = f"class {label!r} has " if classification else ""
-            faults.append(f"{what}{len(own):,} rows, {len(np.unique(own)):,} of them different")
-    if faults:
-        each = " of each class" if classification else ""
-        advice = (
-            "Add rows, leave small classes out, join them, or write fewer 'folds'; "
-            "if the target is a quantity, write 'task: regression'"
-            if classification
-            else "Add rows, or write fewer 'folds'"
-        )
-        more = f"; and {len(faults) - _SHOWN:,} classes more" if len(faults) > _SHOWN else ""
-        raise ProblemError(
-            f"{problem.name}: target: expected at least {kept_least} rows{each} to train on (folds: "
-            f"{problem.folds}) and {held_least} to hold out, equal ones on one side; got "
-            f"{'; '.join(faults[:_SHOWN])}{more}. {advice}"
-        )
-    return holdout
 
 
 def _schema(columns: Sequence[_Column]) -> Schema:

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.inspection import permutation_importance
-from sklearn.model_selection import KFold, StratifiedKFold, learning_curve
+from sklearn.model_selection import learning_curve
 
-from training import estimators, judging, plots
+from training import estimators, judging, plots, splits
 from training.algorithms import SEED
 from training.data import Data, some_rows
 from training.predictions import predict
@@ -50,7 +49,8 @@ def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, 
     """
     with _measured() as measured:
         start = time.perf_counter()
-        fitted, scored = _folds(problem, data)[fold]
+        parts = data.units.parts if data.units else None
+        fitted, scored = splits.folds(problem, data.y_train, parts, problem.folds)[fold]
         estimator = estimators.build(problem.algorithm(algorithm), data.schema, len(data.y_train), params)
         estimator.fit(data.x_train.iloc[fitted], data.y_train[fitted])
         predictions = predict(estimator, data.x_train.iloc[scored])
@@ -140,6 +140,7 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
     scorer = judging.scorer(problem)
     rows = some_rows(len(data.y_train), _EXPLAINED_FIT_ROWS)
     x, y = data.x_train.iloc[rows], data.y_train[rows]
+    parts = data.units.parts if data.units else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few rows may cause warnings; the evaluation noted the others
         sizes, fitted, validated = learning_curve(
@@ -147,7 +148,7 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
             x,
             y,
             train_sizes=[0.25, 0.5, 1.0],
-            cv=_splitter(problem, 3),
+            cv=splits.folds(problem, y, None if parts is None else parts[rows], 3),
             scoring=scorer,
             shuffle=True,
             random_state=SEED,
@@ -194,16 +195,6 @@ def describe(estimator: BaseEstimator) -> dict[str, str]:
         and key.split("__")[-1] in {"model", "estimator", "regressor", "scale"}
     ]
     return {**plain, "estimator": " > ".join([type(estimator).__name__, *dict.fromkeys(nested)])}
-
-
-def _splitter(problem: Problem, folds: int) -> KFold:
-    kind = StratifiedKFold if problem.task == "classification" else KFold
-    return kind(folds, shuffle=True, random_state=SEED)
-
-
-def _folds(problem: Problem, data: Data) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Split the training part, always the same way: rows to fit on and rows to score on, for each fold."""
-    return list(_splitter(problem, problem.folds).split(data.x_train, data.y_train))
 
 
 @dataclass

@@ -46,7 +46,8 @@ def table(problem: Problem, results: Iterable[Result], winner: str, status: str)
         status: What became of it, such as ``champion``.
     """
     metric = problem.scoring
-    laid_out = simple_table(f"{problem.name}: {metric.label}, {metric.direction}", pad_edge=False)
+    how = f", split {problem.split}" if problem.split else ""
+    laid_out = simple_table(f"{problem.name}: {metric.label}, {metric.direction}{how}", pad_edge=False)
     for heading, side in (
         ("#", "right"),
         ("algorithm", "left"),

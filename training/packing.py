@@ -108,6 +108,7 @@ def params_of(result: Result, problem: Problem) -> dict[str, str]:
         "cv_folds": str(problem.folds),
         "metric": problem.metric,
         "test_size": str(problem.test_size),
+        **({"split": str(problem.split)} if problem.split else {}),
         "candidates": str(max(1, len(result.searched))),
         **result.params,
     }
@@ -132,7 +133,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         pip_requirements=_requirements(),
     )
     profile.write(path, problem, data, estimator)
-    FittedRows.of(data).write(Path(path))
+    FittedRows.of(data, problem.split).write(Path(path))
 
 
 def signature(problem: Problem, data: Data) -> ModelSignature:

@@ -140,6 +140,23 @@ class Reading(_Strict):
         )
 
 
+class Split(_Strict):
+    """What rows are split by, where rows as such don't fit the data.
+
+    Attributes:
+        by: How: rows of a group stay together, also in the folds; the past is judged by what came later; or a
+            row's side follows from its key.
+        column: The column that holds the groups, times or keys.
+    """
+
+    by: Literal["group", "time", "key"]
+    column: str = Field(min_length=1)
+
+    def __str__(self) -> str:
+        """Write it as people see it."""
+        return f"by {self.by} ({self.column})"
+
+
 class Gate(_Strict):
     """When a challenger may replace the champion.
 
@@ -195,6 +212,7 @@ class Problem(_Strict):
         target_missing: What happens if rows have no target.
         metric: scikit-learn's name of the scorer that ranks the algorithms.
         positive: The positive class of a metric that has one; the last class in sorted order if empty.
+        split: What rows are split by; None for what each row holds.
         test_size: Share of the rows that is held out.
         folds: Folds of the cross-validation.
         models: Overrides by algorithm; empty for all algorithms unchanged.
@@ -213,6 +231,7 @@ class Problem(_Strict):
     target_missing: Literal["refuse", "skip"] = "refuse"
     metric: str = Field(default="", validate_default=True)
     positive: str = ""
+    split: Split | None = None
     test_size: float = Field(default=0.2, ge=0.05, le=0.5)
     folds: int = Field(default=5, ge=2, le=20)
     models: dict[_AlgorithmName, _Change] = {}
@@ -249,6 +268,13 @@ class Problem(_Strict):
         if info.data.get("target") in names:
             raise FieldError(f"expected columns other than the target; got {info.data['target']!r}")
         return names
+
+    @field_validator("split")
+    @classmethod
+    def _splits_by_another(cls, split: Split | None, info: ValidationInfo) -> Split | None:
+        if split and split.column == info.data.get("target"):
+            raise FieldError(f"expected another column than the target; got {split.column!r}", "column")
+        return split
 
     @field_validator("metric")
     @classmethod
@@ -290,6 +316,21 @@ class Problem(_Strict):
         rules = {name: column.rule for name, column in self.columns.items()}
         labels = frozenset({self.target} if self.task == "classification" else ())
         return Options(MISSING | set(self.na), rules, labels)
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Columns whose values aren't needed: those to drop, but for the one that rows are split by."""
+        return frozenset(self.drop) - {self.split.column if self.split else ""}
+
+    @property
+    def unlearned(self) -> frozenset[str]:
+        """Columns that are read and that no model learns from."""
+        split = self.split
+        if split is None:
+            return frozenset({self.target})
+        # New groups and keys are new to a model; who wants them nevertheless states how they are read.
+        feature = split.column not in self.drop and (split.by == "time" or split.column in self.columns)
+        return frozenset({self.target} if feature else {self.target, split.column})
 
     @property
     def algorithms(self) -> list[str]:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from training.problem import DataSource, FieldError, Gate, Override, Problem, Reading
+from training.problem import DataSource, FieldError, Gate, Override, Problem, Reading, Split
 from training.refusals import ProblemError, did_you_mean, expected
 
 PROBLEMS_DIR = Path(__file__).parent / "problems"
@@ -148,6 +148,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "gate": Gate,
     "models": Override,
     "columns": Reading,
+    "split": Split,
 }
 
 

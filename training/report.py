@@ -119,6 +119,7 @@ def values(course: Course, *, search: int, backend: str, seconds: float) -> Trai
         params={
             "metric": problem.metric,
             "folds": str(problem.folds),
+            **({"split": str(problem.split)} if problem.split else {}),
             "candidates": str(search),
             "backend": backend,
             "models": ",".join(sorted(result.algorithm for result in results)),

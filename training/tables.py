@@ -173,6 +173,7 @@ def _read_csv(problem: Problem, file: files.File) -> Table:
 
 def _read_text(problem: Problem, file: files.File, head: bytes, encoding: str) -> Table:
     wanted = {problem.target, *problem.drop, *problem.data.rename}
+    wanted |= {problem.split.column} if problem.split else set()
     written = tables.dialect(head, wanted, encoding)
     reader = tables.CsvReader(file.source, written, problem.reading.missing)
     stated = [name for name in written.names if problem.data.rename.get(name, name) in problem.columns]
@@ -307,7 +308,8 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
     _exist(problem, "drop", problem.drop, new)
     _exist(problem, "accept_leaks", problem.accept_leaks, new)
     _exist(problem, "columns", problem.columns, new)
-    chosen = {old: name for old, name in columns if name not in problem.drop}
+    _exist(problem, "split.column", [problem.split.column] if problem.split else [], new)
+    chosen = {old: name for old, name in columns if name not in problem.unread}
     if columns[0][1] == "":  # the rows' names, as R and pandas write them
         chosen.pop(columns[0][0], None)
     if "" in chosen.values():
@@ -315,14 +317,15 @@ def _chosen(problem: Problem, names: list[str], default: dict[str, str] | None =
             f"{problem.name}: data: column {new.index('') + 1} has no name; name it in the file's header, or "
             'leave it out by drop: [""]'
         )
-    if len(chosen) == 1:
-        raise ProblemError(f"{problem.name}: drop: expected columns to learn from; got the target alone")
+    if problem.unlearned.issuperset(chosen.values()):
+        got = "the target alone" if len(chosen) == 1 else "the target and the split's column"
+        raise ProblemError(f"{problem.name}: drop: expected columns to learn from; got {got}")
     return chosen
 
 
 def _dropped(problem: Problem, names: Iterable[str]) -> set[str]:
-    """Return the columns of a file that a problem drops, by their names in the file."""
-    return {name for name in names if problem.data.rename.get(name, name) in problem.drop}
+    """Return the columns of a file that a problem drops unread, by their names in the file."""
+    return {name for name in names if problem.data.rename.get(name, name) in problem.unread}
 
 
 def _hashes(problem: Problem, rows: int, columns: Iterable[pa.Table]) -> np.ndarray:
