@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from training.algorithms import BASELINE
@@ -38,6 +41,9 @@ _RARE = 0.10
 _SPREADS = 3.0
 _SLOW_TIMES, _SLOW_SECONDS = 2.0, 1.0
 _SHOWN = 5
+# A column may hold groups if it has that many different values: more than categories have, fewer than keys.
+_GROUP_ROWS, _FEWEST_GROUPS, _GROUP_SHARE = 20_000, 20, 0.05
+_ALIKE, _SPREADS_BY_CHANCE = 0.3, 5.0
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,26 @@ def check_table(problem: Problem, data: Data) -> list[Finding]:
     """Check what the table alone shows. Runs in a worker.
 
     Returns:
-        The findings T3, T4 and T7.
+        The findings T3, T4 and T7, and T5 if a column seems to group the rows.
     """
-    return [_leaks(problem, data), _rare_class(problem, data), _left_out(data)]
+    found = [_leaks(problem, data), _rare_class(problem, data), _left_out(data)]
+    return [*found, *_groups(problem, data)]
+
+
+def combined(findings: Iterable[Finding]) -> list[Finding]:
+    """Make one finding of those of the same code: the gravest severity, and what each of them says."""
+    grave: list[Severity] = ["issue", "tip", "passed", "not applicable"]
+    ordered = sorted(findings, key=lambda finding: finding.code)
+    groups = (list(same) for _, same in itertools.groupby(ordered, lambda finding: finding.code))
+    return [
+        Finding(
+            same[0].code,
+            min((finding.severity for finding in same), key=grave.index),
+            "; ".join(finding.text for finding in same),
+            stops=any(finding.stops for finding in same),
+        )
+        for same in groups
+    ]
 
 
 def check_results(problem: Problem, results: Iterable[Result]) -> list[Finding]:
@@ -201,6 +224,53 @@ def _leaks(problem: Problem, data: Data) -> Finding:
 def _listed(told: Sequence[Told]) -> str:
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return ", ".join(one.text for one in told[:_SHOWN]) + more
+
+
+def _groups(problem: Problem, data: Data) -> list[Finding]:
+    """Look for a column whose equal values go with much the same target, as a patient's visits do."""
+    if problem.split:
+        return []
+    # The first rows: those of a group often follow each other, and evenly spaced ones would be of different.
+    y = pd.Series(data.y_train[:_GROUP_ROWS])
+    # Ranks, so that a few large values don't decide.
+    ranks = pd.get_dummies(y) if problem.task == "classification" else y.rank().to_frame()
+    targets = ranks.to_numpy(dtype="float64")
+    top, name = 0.0, ""
+    for column in data.x_train.columns:
+        values = data.x_train[column].iloc[: len(y)]
+        if column in data.schema.categories or column in data.schema.numbers:
+            top, name = max((top, name), (_alike(values, targets), str(column)))
+    if top < _ALIKE:
+        return []
+    write = f"split: {{by: group, column: {name}}}"
+    text = f"rows with the same '{name}' have much the same target (intraclass correlation {top:.2f})"
+    return [Finding("T5", "tip", f"{text}. If the model will meet new ones, write {write}")]
+
+
+def _alike(values: pd.Series, targets: np.ndarray) -> float:
+    """Return how much of the target's variance lies between groups, beyond what their neighbours tell.
+
+    A number such as an age tells the target smoothly: its value is as good as the mean of the two next to it.
+    What is left of a group's mean then is due to the group itself (one-way analysis of variance). It is 0 for
+    a column that isn't like a group, or where chance may do as much.
+    """
+    numbers = values.dtype.kind == "f"
+    if numbers and (values.dropna() % 1 != 0).any():
+        return 0.0
+    codes, levels = pd.factorize(values, sort=True)
+    targets, codes = targets[codes >= 0], codes[codes >= 0]
+    sizes = np.bincount(codes, minlength=len(levels))
+    groups = len(levels)
+    if groups <= max(_FEWEST_GROUPS, _GROUP_SHARE * len(codes)) or 2 * (sizes >= 2).sum() <= groups:
+        return 0.0
+    means = np.stack([np.bincount(codes, column) / sizes for column in targets.T], axis=1)
+    within = float(((targets - means[codes]) ** 2).sum()) / (len(codes) - groups)
+    beyond = ((means[1:-1] - (means[:-2] + means[2:]) / 2) ** 2).sum(axis=1)
+    chance = 1 / sizes[1:-1] + (1 / sizes[:-2] + 1 / sizes[2:]) / 4
+    if (beyond / chance).mean() <= within * (1 + _SPREADS_BY_CHANCE * math.sqrt(3 / groups)):
+        return 0.0
+    between = max(0.0, float((beyond - within * chance).mean()) / 1.5)
+    return between / (between + within) if between else 0.0
 
 
 def _rare_class(problem: Problem, data: Data) -> Finding:

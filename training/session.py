@@ -289,15 +289,14 @@ class Session:
     # --- the gate -----------------------------------------------------------------------------------------
 
     def _check(self, explained: Mapping[str, Explained]) -> None:
-        from training.checks import check_results, unchecked  # noqa: PLC0415 - loaded by now
+        from training.checks import check_results, combined, unchecked  # noqa: PLC0415 - loaded by now
 
         for name, course in self.courses.items():
             try:
                 table = explained[name]["checks"].result()
             except Exception as error:  # noqa: BLE001 - a remark that can't be made must not stop a training
                 table = unchecked(error)
-            found = [*check_results(course.problem, course.results), *table]
-            course.findings = sorted(found, key=lambda finding: finding.code)
+            course.findings = combined([*check_results(course.problem, course.results), *table])
 
     def _conclude(self) -> None:
         """Decide on each problem's champion, the problems side by side."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.checks import CHECKS, check_results, check_table, unchecked
+from training.checks import CHECKS, check_results, check_table, combined, unchecked
 from training.data import Data, load_data
 from training.judging import Interval
 from training.schema import Schema
@@ -148,3 +148,23 @@ def test_ten_equal_classes_are_not_rare(problems: dict[str, Problem]) -> None:
 def test_a_sound_table_passes(problems: dict[str, Problem]) -> None:
     for name in ("wine", "diabetes"):
         assert not any(finding.found for finding in check_table(problems[name], load_data(problems[name])))
+
+
+def test_a_column_that_groups_rows_is_named_with_the_split_to_write(problems: dict[str, Problem]) -> None:
+    draw = np.random.default_rng(5)
+    patient, age = draw.integers(0, 150, 900), draw.integers(18, 90, 900).astype(float)
+    group, city = draw.normal(size=150)[patient], draw.choice(["a", "b", "c"], 900)
+    noise = draw.normal(size=900)
+    frame = pd.DataFrame({"age": age, "city": city, "patient": patient.astype(float), "noise": noise})
+    schema = Schema(numbers=("age", "patient", "noise"), categories=("city",))
+    problem = problems["diabetes"]
+    data = replace(load_data(problem), x_train=frame, schema=schema, y_train=group + 0.3 * noise)
+    table = check_table(problem, data)
+    said = next(finding for finding in table if finding.code == "T5")
+    assert said.severity == "tip"
+    assert "write split: {by: group, column: patient}" in said.text
+    t5 = by_code(combined([*check_results(problem, []), *table]))["T5"]
+    assert (t5.severity, t5.text) == ("tip", f"no model was trained; {said.text}")
+    # An age tells the target smoothly, a city is one of few.
+    for y in (age / 5 + noise, (city == "a") + 0.1 * noise, noise):
+        assert "T5" not in by_code(check_table(problem, replace(data, y_train=y)))
