@@ -126,7 +126,7 @@ def _order(values: np.ndarray, target: np.ndarray, *, classes: bool) -> float:
     ranks = _centred_ranks(values[known])
     if classes:
         between, most = _between(ranks, target)
-        return float(np.sqrt(between / most))
+        return float(np.sqrt(between / most)) if most else 0.0
     others = _centred_ranks(target)
     whole = np.sqrt((ranks @ ranks) * (others @ others))
     return float(abs(ranks @ others) / whole) if whole else 0.0
