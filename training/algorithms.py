@@ -22,9 +22,9 @@ class Algorithm:
         task: The kind of problem it fits.
         estimator: ``module:Class`` of the scikit-learn estimator.
         params: What differs from scikit-learn's defaults.
+        space: What ``--search`` draws candidates from: values by parameter.
         large: What differs as well on `LARGE_ROWS` rows or more.
         losses: What differs as well where this metric is asked for, by the metric's scorer.
-        space: What ``--search`` draws candidates from: values by parameter.
         scale: Whether it needs features of mean 0 and variance 1.
         scale_target: Whether it also needs the target scaled (regression).
         calibrate: Whether probabilities come from a calibration around it (it has none of its own).
@@ -38,9 +38,9 @@ class Algorithm:
     task: Task
     estimator: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     large: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     scale: bool = False
     scale_target: bool = False
     calibrate: bool = False
@@ -168,8 +168,8 @@ _CLASSIFIERS = (
         "classification",
         "sklearn.ensemble:HistGradientBoostingClassifier",
         {"random_state": SEED, "max_leaf_nodes": 15},
+        _HIST_SPACE,
         large=_HIST_LARGE,
-        space=_HIST_SPACE,
         native_missing=True,
         native_categories=True,
         cost=5,
@@ -262,9 +262,9 @@ _REGRESSORS = (
         "regression",
         "sklearn.ensemble:HistGradientBoostingRegressor",
         {"random_state": SEED, "max_leaf_nodes": 15},
+        _HIST_SPACE,
         large=_HIST_LARGE,
         losses=_HIST_LOSSES,
-        space=_HIST_SPACE,
         native_missing=True,
         native_categories=True,
         cost=3,
