@@ -7,12 +7,14 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import learning_curve
@@ -31,6 +33,8 @@ _EXPLAINED_FIT_ROWS = 20_000
 _WIDE = 100
 _SHUFFLED_ROWS, _SHUFFLES = 5_000, 5
 _WIDE_SHUFFLED_ROWS, _WIDE_SHUFFLES = 500, 1
+# For each of the two plots that explain a winner. A learning curve costs as much as so many fits.
+_EXPLAINED_SECONDS, _CURVE_FITS, _FEWEST_CURVE_ROWS, _FEWEST_SHUFFLED = 30.0, 3.5, 200, 20
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
@@ -133,19 +137,25 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
     Returns:
         PNG bytes by file name: the learning curve (cross-validated on three folds) and the permutation
         importance on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation). Both fit
-        at most 20,000 rows.
+        at most 20,000 rows. If they would take more than about half a minute each, the curve has fewer rows,
+        and only the columns whose order tells most of the target are shuffled; the plots say so.
     """
     title = f"{problem.name} / {algorithm}"
     estimator = estimators.build(problem.algorithm(algorithm), data.schema, len(data.y_train), params)
     scorer = judging.scorer(problem)
+    sign = 1.0 if problem.scoring.greater_is_better else -1.0
     rows = some_rows(len(data.y_train), _EXPLAINED_FIT_ROWS)
-    x, y = data.x_train.iloc[rows], data.y_train[rows]
-    parts = data.units.parts if data.units else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few rows may cause warnings; the evaluation noted the others
+        start = time.perf_counter()
+        estimator.fit(data.x_train.iloc[rows], data.y_train[rows])
+        affordable = _EXPLAINED_SECONDS / _CURVE_FITS / (time.perf_counter() - start)
+        if affordable < 1:
+            rows = rows[some_rows(len(rows), max(_FEWEST_CURVE_ROWS, int(affordable * len(rows))))]
+        y, parts = data.y_train[rows], data.units.parts if data.units else None
         sizes, fitted, validated = learning_curve(
             estimator,
-            x,
+            data.x_train.iloc[rows],
             y,
             train_sizes=[0.25, 0.5, 1.0],
             cv=splits.folds(problem, y, None if parts is None else parts[rows], 3),
@@ -153,26 +163,45 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
             shuffle=True,
             random_state=SEED,
         )
-        estimator.fit(x, y)
-        wide = data.x_test.shape[1] > _WIDE
-        some = some_rows(len(data.y_test), _WIDE_SHUFFLED_ROWS if wide else _SHUFFLED_ROWS)
-        importance = permutation_importance(
-            estimator,
-            data.x_test.iloc[some],
-            data.y_test[some],
-            scoring=scorer,
-            n_repeats=_WIDE_SHUFFLES if wide else _SHUFFLES,
-            random_state=SEED,
-        )
-    sign = 1.0 if problem.scoring.greater_is_better else -1.0
+        columns, drops = _importance(problem, data, estimator, scorer)
+    label, every = problem.scoring.label, data.x_test.shape[1]
+    chosen = f", {len(columns):,} of {every:,} columns" if len(columns) < every else ""
     return {
-        "learning_curve.png": plots.learning_curve(
-            title, problem.scoring.label, sizes, sign * fitted, sign * validated
-        ),
-        "permutation_importance.png": plots.permutation_importance(
-            title, problem.scoring.label, list(data.x_test.columns), importance.importances
-        ),
+        "learning_curve.png": plots.learning_curve(title, label, sizes, sign * fitted, sign * validated),
+        "permutation_importance.png": plots.permutation_importance(f"{title}{chosen}", label, columns, drops),
     }
+
+
+def _importance(
+    problem: Problem, data: Data, estimator: BaseEstimator, scorer: Callable[..., float]
+) -> tuple[list[str], np.ndarray]:
+    """Return columns, and what a fitted estimator loses when each is shuffled, shape (columns, repeats)."""
+    from training import leaks  # noqa: PLC0415 - needed for very wide tables only
+
+    columns = list(data.x_test.columns)
+    wide = len(columns) > _WIDE
+    repeats = _WIDE_SHUFFLES if wide else _SHUFFLES
+    some = some_rows(len(data.y_test), _WIDE_SHUFFLED_ROWS if wide else _SHUFFLED_ROWS)
+    table, actual = data.x_test.iloc[some], data.y_test[some]
+    start = time.perf_counter()
+    scorer(estimator, table, actual)
+    affordable = int(_EXPLAINED_SECONDS / (time.perf_counter() - start) / repeats)
+    if affordable < len(columns):
+        columns = leaks.most_telling(problem, data)[: max(affordable, _FEWEST_SHUFFLED)]
+    others = table.drop(columns=columns)
+
+    def score(model: BaseEstimator, shuffled: pd.DataFrame, y: np.ndarray) -> float:
+        return scorer(model, pd.concat([shuffled, others], axis=1)[list(table.columns)], y)
+
+    importance = permutation_importance(
+        estimator,
+        table[columns],
+        actual,
+        scoring=score,
+        n_repeats=repeats,
+        random_state=SEED,
+    )
+    return columns, importance.importances
 
 
 def describe(estimator: BaseEstimator) -> dict[str, str]:

@@ -73,12 +73,8 @@ class Search:
 
 def search(problem: Problem, data: Data) -> Search:
     """Look for columns, and pairs of them, that give the target away."""
-    classes = problem.task == "classification"
-    target = np.unique(data.y_train, return_inverse=True)[1] if classes else data.y_train
-    rows = _sample(target, classes=classes)
-    target, table = target[rows], data.x_train.iloc[rows]
-    numbers = set(data.schema.numbers)
-    columns = {str(name): _as_numbers(table[name], coded=name not in numbers) for name in table.columns}
+    classes, numbers = problem.task == "classification", set(data.schema.numbers)
+    columns, target = _sampled(problem, data)
     orders = {name: _order(values, target, classes=classes) for name, values in columns.items()}
     strongest = sorted(columns, key=lambda name: -orders[name])
     singles = []
@@ -95,6 +91,23 @@ def search(problem: Problem, data: Data) -> Search:
     named = [one for one in rest if one.strength >= _NAMED and _telling(one.columns[0], problem.target)]
     best = [max(told, key=lambda one: one.strength) for told in (rest, pairs) if told]
     return Search((*leaks, *(pair for pair in pairs if pair.leaks)), tuple(named), tuple(best))
+
+
+def most_telling(problem: Problem, data: Data) -> list[str]:
+    """List the columns' names, those first whose order tells most of the target."""
+    columns, target = _sampled(problem, data)
+    classes = problem.task == "classification"
+    return sorted(columns, key=lambda name: -_order(columns[name], target, classes=classes))
+
+
+def _sampled(problem: Problem, data: Data) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return some rows: each column as numbers, by its name, and the target, a class as its number."""
+    classes, numbers = problem.task == "classification", set(data.schema.numbers)
+    target = np.unique(data.y_train, return_inverse=True)[1] if classes else data.y_train
+    rows = _sample(target, classes=classes)
+    table = data.x_train.iloc[rows]
+    columns = {str(name): _as_numbers(table[name], coded=name not in numbers) for name in table.columns}
+    return columns, target[rows]
 
 
 def _sample(target: np.ndarray, *, classes: bool) -> np.ndarray:

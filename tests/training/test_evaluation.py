@@ -10,7 +10,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from training import estimators
+from training import estimators, evaluation, plots
 from training.algorithms import SEED
 from training.data import load_data
 from training.evaluation import explain, fit_final, fit_fold
@@ -158,3 +158,19 @@ def test_a_winner_is_explained_by_two_plots(problems: dict[str, Problem], name: 
     drawn = explain(problems[name], load_data(problems[name]), model, {})
     assert set(drawn) == {"learning_curve.png", "permutation_importance.png"}
     assert all(png.startswith(PNG) for png in drawn.values())
+
+
+def test_an_explanation_has_a_budget(problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, tuple[Any, ...]] = {}
+    for name in ("learning_curve", "permutation_importance"):
+        monkeypatch.setattr(plots, name, lambda *told, name=name: drawn.setdefault(name, told) and b"")
+    monkeypatch.setattr(evaluation, "_EXPLAINED_SECONDS", 1e-6)
+    data = load_data(problems["digits"])
+    explain(problems["digits"], data, "naive_bayes", {})
+    _, _, sizes, *_ = drawn["learning_curve"]
+    assert max(sizes) <= 200  # of 1,400 rows
+    title, _, columns, drops = drawn["permutation_importance"]
+    assert title.endswith(", 20 of 61 columns")
+    assert drops.shape == (20, 5)
+    assert drops.mean(axis=1).max() > 0.02  # those that tell most matter
+    assert "pixel_0_0" not in columns  # always white
