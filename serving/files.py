@@ -188,7 +188,7 @@ def _json_lines(content: bytes) -> pa.Table:
     except NotUtf8Error as error:
         raise TableError(f"{error}. Save the JSON lines in UTF-8", error.detail) from error
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(content.decode("utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(content.decode("utf-8-sig").removesuffix("\n").split("\n"), 1):
         try:
             row = json.loads(line) if line.strip() else {}  # an empty line is an empty row, and has a number
         except (ValueError, RecursionError) as error:

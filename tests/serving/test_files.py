@@ -107,6 +107,11 @@ def test_a_table_means_the_same_in_every_file(tmp_path: Path, content: bytes, no
         same(by_rest(one, CSV.encode()), by_csv.frame)
 
 
+def test_the_end_of_the_last_line_is_no_row(tmp_path: Path) -> None:
+    notes = [train(tmp_path, JSON_LINES + end).data.notes for end in (b"", b"\n")]
+    assert notes[0] == notes[1]
+
+
 def test_rows_have_the_numbers_that_people_see(tmp_path: Path) -> None:
     trained = train(tmp_path, written({"a": cycle(["1", "2"])}))
     rows = [["a", "place"], [1, 1], [], ["x", 2]]
