@@ -229,7 +229,7 @@ class _Look:
         odd = known.filter(pc.invert(fits))
         if self.label and len(odd):
             return Rule("text")
-        rule = _number_rule(bare.filter(fits), self.signs)
+        rule = _number_rule(self.name, bare.filter(fits), self.signs)
         if rule.kind == "text":
             return rule
         if unit:
@@ -336,7 +336,7 @@ def _share(cells: pa.Array, pattern: str) -> float:
     return float(pc.mean(pc.match_substring_regex(cells, pattern)).as_py() or 0)
 
 
-def _number_rule(known: pa.Array, signs: set[str]) -> Rule:
+def _number_rule(name: str, known: pa.Array, signs: set[str]) -> Rule:
     """Decide for the column as a whole what its points and commas mean."""
     certain = _certain_signs(known)
     if len(certain) == 2:
@@ -356,10 +356,12 @@ def _number_rule(known: pa.Array, signs: set[str]) -> Rule:
         if not any(_all_match(known, number_pattern(Rule("number", d, t))) for d, t in (".,", ",.")):
             return Rule("text")
         value = known.filter(pc.match_substring_regex(known, "[.,]"))[0].as_py()
+        sign, other = (",", ".") if commas else (".", ",")
         raise _AmbiguousError(
             f"expected numbers that can be read in one way; got values such as {value!r}, which may be "
             f"{value.replace(',', '.')} or {re.sub('[.,]', '', value)}. Write them without thousands "
-            "separators, and with a decimal point"
+            f"separators, and with a decimal point; or write columns: {{{name}: {{type: number, "
+            f'decimal: "{other}", thousands: "{sign}"}}}}, or decimal: "{sign}" alone'
         )
     other = "," if own == "." else "."
     rule = Rule("number", own, other if (commas if other == "," else points) else "")
@@ -417,7 +419,7 @@ def number_rules(columns: Mapping[str, Cells], missing: frozenset[str]) -> dict[
         known = _known(column, missing)
         if len(known) and _all_match(known, _NUMBER) and (_certain_signs(known) or signs):
             try:
-                rules[name] = _number_rule(known, signs)
+                rules[name] = _number_rule(name, known, signs)
             except _AmbiguousError:
                 continue
     return {name: rule for name, rule in rules.items() if rule.kind == "number"}

@@ -353,8 +353,13 @@ def test_a_sign_that_only_later_rows_show(tmp_path: Path) -> None:
     rows = 60_000
     columns = {"a": ["7"] * rows, "b": ["1.234"] * rows, "filler": ["x" * 20, "y" * 20] * (rows // 2)}
     content = written({**columns, "a": [*columns["a"][:-1], "1,5"]}, ";")
-    with pytest.raises(ProblemError, match="column 'b': expected numbers that can be read in one way"):
+    with pytest.raises(
+        ProblemError, match="column 'b': expected numbers that can be read in one way"
+    ) as told:
         train(tmp_path, content)
+    assert 'columns: {b: {type: number, decimal: ",", thousands: "."}}' in str(told.value)
+    stated = train(tmp_path, content, columns={"b": {"type": "number", "decimal": ",", "thousands": "."}})
+    assert "left out, the same value in every row: 'b'" in " ".join(stated.data.notes)
     trained = train(tmp_path, content.replace("1.234", "8"))
     assert trained.frame["a"].iloc[-1] == 1.5
     agree(trained)
