@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,8 @@ def _reason(fault: ErrorDetails) -> str:
         fields = _PARTS.get(str(fault["loc"][0]), Problem).model_fields
         meant = did_you_mean(fault["loc"][-1], fields)
         return f"unknown field.{meant} Known fields: {', '.join(fields)}"
+    if kind == "string_type" and isinstance(got, bool | int | float | date):
+        return f"expected text; got {got!r}, as YAML reads NO, yes, 2020 and dates. Write it in quotes"
     if kind == "literal_error":
         allowed = str(fault["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         return expected(got, allowed)
