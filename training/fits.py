@@ -245,6 +245,7 @@ class Fits:
             for future in self._running:
                 future.cancel()
             self._running.clear()
+            self._suspects.intersection_update(kept)  # or the rest would run one by one
             self._backend.interrupt()
             for unit in kept:
                 self._push(unit, first=True)
