@@ -100,15 +100,20 @@ def test_a_dying_worker_takes_only_its_own_model(
     assert shares[-1] == pytest.approx(1.0, abs=0.1)
 
 
+def search(fits: Fits, problem: Problem, model: str, seconds: float) -> Result:
+    """Try one algorithm's candidates, for so many seconds."""
+    deadline = time.monotonic() + seconds
+    ((_, found),) = fits.evaluate([Job(problem, model, 1)], lambda _: None, deadline=deadline)
+    return found.result
+
+
 @pytest.mark.slow
 def test_a_search_survives_candidates_that_fail(
     problems: dict[str, Problem], table: Data, backend: LocalBackend
 ) -> None:
-    job = Job(problems["wine"], "mlp", 1)
-    fits = Fits(backend, {"wine": table}, search=16)
-    ((_, found),) = list(fits.evaluate([job], lambda _: None))
-    assert found.result.completed
-    assert len(found.result.searched) == 12  # 4 of the 16 have the alpha that can't be fitted
+    found = search(Fits(backend, {"wine": table}, 16), problems["wine"], "mlp", 600)
+    assert found.completed
+    assert len(found.searched) == 12  # 4 of the 16 have the alpha that can't be fitted
 
 
 @pytest.mark.slow
@@ -141,11 +146,9 @@ def test_a_time_limit_keeps_the_best_of_what_was_tried(
     problems: dict[str, Problem], table: Data, backend: LocalBackend
 ) -> None:
     """Its first candidate takes no time, and the others a minute each."""
-    job = Job(problems["wine"], "decision_tree", 1)
-    fits = Fits(backend, {"wine": table}, search=3)
-    ((_, found),) = list(fits.evaluate([job], lambda _: None, deadline=time.monotonic() + 10))
-    assert found.result.completed
-    assert len(found.result.searched) == 1
+    found = search(Fits(backend, {"wine": table}, 3), problems["wine"], "decision_tree", 10)
+    assert found.completed
+    assert len(found.searched) == 1
 
 
 def test_a_table_without_room_is_reported(

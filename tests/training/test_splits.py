@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,6 +199,15 @@ def test_a_champion_is_judged_on_what_it_has_not_seen(tmp_path: Path, split: dic
     other = champion(tmp_path, *load(tmp_path, table.tail(300), split, test_size=0.1))
     problem, data = load(tmp_path, table, split, test_size=0.5)
     assert 5 <= new_rows(problem, data, other).sum() < len(data.y_test) / 2
+
+
+def test_the_latest_time_that_a_champion_has_seen_is_not_new(tmp_path: Path) -> None:
+    problem, data = load(tmp_path, visits(), TIME)
+    assert problem.split
+    assert data.units
+    later = replace(data.units, test=data.units.train.max() + np.array([0, 1]))
+    covered = FittedRows.of(data, problem.split).cover(problem.split, later)
+    assert covered.tolist() == [True, False]
 
 
 def test_a_champion_of_another_split_can_not_be_judged(tmp_path: Path) -> None:
