@@ -11,6 +11,7 @@ from training.metrics import Task
 
 SEED = 42
 BASELINE = "dummy"
+ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,12 @@ _REGRESSORS = (
 )
 
 ALGORITHMS: tuple[Algorithm, ...] = (*_CLASSIFIERS, *_REGRESSORS)
+# What mixes the others; `training.ensemble` says which of them, and how.
+ENSEMBLES = (
+    Algorithm(ENSEMBLE, "classification", "sklearn.ensemble:VotingClassifier", {"voting": "soft"}),
+    Algorithm(ENSEMBLE, "regression", "sklearn.ensemble:VotingRegressor"),
+)
+_EVERY = (*ALGORITHMS, *ENSEMBLES)
 
 
 def names(task: Task | None = None) -> list[str]:
@@ -291,7 +298,7 @@ def names(task: Task | None = None) -> list[str]:
     Args:
         task: Only those that fit this task; both tasks when absent.
     """
-    return list(dict.fromkeys(entry.name for entry in ALGORITHMS if task in (None, entry.task)))
+    return list(dict.fromkeys(entry.name for entry in _EVERY if task in (None, entry.task)))
 
 
 def find(name: str, task: Task) -> Algorithm:
@@ -300,7 +307,7 @@ def find(name: str, task: Task) -> Algorithm:
     Raises:
         KeyError: There is none.
     """
-    for entry in ALGORITHMS:
+    for entry in _EVERY:
         if (entry.name, entry.task) == (name, task):
             return entry
     raise KeyError(f"{name} ({task})")

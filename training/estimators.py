@@ -10,7 +10,7 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.preprocessing import StandardScaler
 
-from training.algorithms import LARGE_ROWS, SEED, Algorithm
+from training.algorithms import ENSEMBLE, LARGE_ROWS, SEED, Algorithm
 from training.preprocessing import prepare
 from training.problem import Problem
 from training.refusals import expected
@@ -47,6 +47,29 @@ def build(
     return estimator
 
 
+def of(
+    problem: Problem, schema: Schema, rows: int, algorithm: str, params: Mapping[str, Any]
+) -> BaseEstimator:
+    """Make a fresh, unfitted estimator as a problem wants it.
+
+    Args:
+        problem: What it is to predict.
+        schema: The columns of the rows.
+        rows: How many there are to train on; the same for all folds.
+        algorithm: Name of one that fits the problem's task.
+        params: What a search chose, over the algorithm's own; of an ensemble, its ``members``.
+    """
+    declared = problem.algorithm(algorithm)
+    if algorithm != ENSEMBLE:
+        return build(declared, schema, rows, params)
+    members = params["members"]
+    return _estimator_class(declared)(
+        [(one.algorithm, of(problem, schema, rows, one.algorithm, one.params)) for one in members],
+        weights=[one.weight for one in members],
+        **declared.params,
+    )
+
+
 def candidates(algorithm: Algorithm, count: int) -> list[dict[str, Any]]:
     """Draw what a search tries: the defaults, then others from the algorithm's space, the same each time.
 
@@ -72,6 +95,11 @@ def check_overrides(problem: Problem) -> list[str]:
     """
     faults = []
     for name, override in problem.models.items():
+        if name == ENSEMBLE:
+            if stated := ", ".join(override.model_fields_set):
+                what = "expected nothing, as it is made of the other models"
+                faults.append(f"{problem.name}: models.{name}: {what}; got {stated}")
+            continue
         known = sorted(_estimator_class(problem.algorithm(name))().get_params())
         faults += [
             f"{problem.name}: models.{name}: {expected(key, known)}"

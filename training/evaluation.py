@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
+from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import learning_curve
 
-from training import estimators, judging, plots, splits
-from training.algorithms import SEED
+from training import ensemble, estimators, judging, plots, splits
+from training.algorithms import ENSEMBLE, SEED
 from training.data import Data, some_rows
 from training.predictions import predict
 from training.problem import Problem
@@ -55,14 +56,15 @@ def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, 
         start = time.perf_counter()
         parts = data.units.parts if data.units else None
         fitted, scored = splits.folds(problem, data.y_train, parts, problem.folds)[fold]
-        estimator = estimators.build(problem.algorithm(algorithm), data.schema, len(data.y_train), params)
+        estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
         estimator.fit(data.x_train.iloc[fitted], data.y_train[fitted])
         predictions = predict(estimator, data.x_train.iloc[scored])
         score = judging.score(problem, predictions, data.y_train[scored])
         seconds = time.perf_counter() - start
     if not math.isfinite(score):
         raise ValueError(f"{problem.metric} is not defined on fold {fold + 1}: {score}")
-    return Fold(score, seconds, measured.peak_memory_mib, measured.warnings)
+    said = ensemble.compact(predictions, data.y_train)
+    return Fold(score, seconds, measured.peak_memory_mib, measured.warnings, said)
 
 
 def fit_final(
@@ -79,17 +81,49 @@ def fit_final(
         data: Its split table.
         algorithm: Name of one that fits the problem's task.
         candidates: Parameters that were tried; one, unless there was a search.
-        folds: The cross-validation of each candidate.
+        folds: The cross-validation of each candidate; of those that were given up, the first folds only.
 
     Raises:
         Exception: Whatever the estimator raises.
     """
+    whole = [place for place, tried in enumerate(folds) if len(tried) == problem.folds]
     means = [statistics.fmean(fold.score for fold in tried) for tried in folds]
-    best = (max if problem.scoring.greater_is_better else min)(range(len(means)), key=means.__getitem__)
+    best = (max if problem.scoring.greater_is_better else min)(whole, key=means.__getitem__)
+    counts = [len(tried) for tried in folds]
+    searched = tuple(zip(candidates, means, counts, strict=True)) if len(candidates) > 1 else ()
+    tried = _Tried(folds[best], [fold for tried in folds for fold in tried], searched)
+    return _final(problem, data, algorithm, candidates[best], tried)
+
+
+def fit_ensemble(problem: Problem, data: Data, mix: ensemble.Mix) -> Evaluation:
+    """Fit a mix of models on the whole training part, and measure it on the holdout.
+
+    Args:
+        problem: What to predict.
+        data: Its split table.
+        mix: Which models, and their weights.
+
+    Raises:
+        Exception: Whatever one of the models raises.
+    """
+    folds = [Fold(score, 0.0, 0.0) for score in mix.scores]
+    return _final(problem, data, ENSEMBLE, {"members": mix.members}, _Tried(folds, folds))
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A cross-validation: the folds of what is fitted now, those of all candidates, and each one's mean."""
+
+    folds: Sequence[Fold]
+    every: Sequence[Fold]
+    searched: tuple[tuple[Mapping[str, Any], float, int], ...] = ()
+
+
+def _final(
+    problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any], tried: _Tried
+) -> Evaluation:
     with _measured() as measured:
-        estimator = estimators.build(
-            problem.algorithm(algorithm), data.schema, len(data.y_train), candidates[best]
-        )
+        estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
         start = time.perf_counter()
         estimator.fit(data.x_train, data.y_train)
         fit_seconds = time.perf_counter() - start
@@ -100,24 +134,23 @@ def fit_final(
         trained = predict(estimator, data.x_train.iloc[seen])
         train_score = judging.score(problem, trained, data.y_train[seen])
         holdout = judging.holdout_metrics(problem, predictions, data.y_test)
-    every = [fold for tried in folds for fold in tried]
-    noted = [*measured.warnings, *(note for fold in every for note in fold.warnings)]
+    noted = [*measured.warnings, *(note for fold in tried.every for note in fold.warnings)]
     result = Result(
         problem=problem.name,
         algorithm=algorithm,
         status="completed",
         params=describe(estimator),
-        chosen=candidates[best],
-        fold_scores=tuple(fold.score for fold in folds[best]),
+        chosen=params,
+        fold_scores=tuple(fold.score for fold in tried.folds),
         train_score=train_score,
         holdout_score=holdout[problem.scoring.label].value,
         holdout=holdout,
-        searched=tuple(zip(candidates, means, strict=True)) if len(candidates) > 1 else (),
+        searched=tried.searched,
         fit_seconds=fit_seconds,
-        cv_seconds=sum(fold.seconds for fold in every),
+        cv_seconds=sum(fold.seconds for fold in tried.every),
         predict_seconds=predict_seconds,
         predict_us_per_row=predict_seconds / len(data.y_test) * 1e6,
-        peak_memory_mib=max([measured.peak_memory_mib, *(fold.peak_memory_mib for fold in every)]),
+        peak_memory_mib=max([measured.peak_memory_mib, *(fold.peak_memory_mib for fold in tried.every)]),
         data_digest=data.digest,
         warnings=tuple(dict.fromkeys(noted)),
     )
@@ -141,7 +174,7 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         and only the columns whose order tells most of the target are shuffled; the plots say so.
     """
     title = f"{problem.name} / {algorithm}"
-    estimator = estimators.build(problem.algorithm(algorithm), data.schema, len(data.y_train), params)
+    estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
     scorer = judging.scorer(problem)
     sign = 1.0 if problem.scoring.greater_is_better else -1.0
     rows = some_rows(len(data.y_train), _EXPLAINED_FIT_ROWS)
@@ -208,8 +241,16 @@ def describe(estimator: BaseEstimator) -> dict[str, str]:
     """Name an estimator's parameters as text, without the pipeline around it.
 
     Returns:
-        Plain values only (nested estimators appear by their own parameters), and the chain of classes.
+        Plain values only (nested estimators appear by their own parameters), and the chain of classes; of an
+        ensemble the weights, and the members' parameters under their names.
     """
+    if isinstance(estimator, VotingClassifier | VotingRegressor):
+        members = list(zip(estimator.estimators, estimator.weights, strict=True))
+        weights = ", ".join(f"{name} {weight:.2f}" for (name, _), weight in members)
+        of_members = {
+            f"{name}.{key}": value for (name, member), _ in members for key, value in describe(member).items()
+        }
+        return {"estimator": type(estimator).__name__, "weights": weights, **of_members}
     params = estimator.get_params(deep=True)
     plain = {
         key.removeprefix("regressor__").removeprefix("model__").removeprefix("estimator__"): str(value)

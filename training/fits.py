@@ -8,39 +8,54 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from training.algorithms import BASELINE
+from training.algorithms import BASELINE, ENSEMBLE
 from training.backends import MOST_RESTARTS, Backend, BackendError, LocalBackend, run
 from training.problem import Problem
-from training.results import Evaluation, Fold, failed
+from training.results import Evaluation, Fold, Result, failed
 
 if TYPE_CHECKING:
     from training.data import Data
+    from training.ensemble import Entrant, Mix
+    from training.metrics import Metric
 
 _PULSE_SECONDS = 1.0
 # After the time limit, what was tried is still fitted on the whole training part: for a quarter of the limit,
 # but at least and at most so many seconds. The host's unit ends a training 300 seconds after its limit.
 _GRACE_SHARE, _LEAST_GRACE_SECONDS, _MOST_GRACE_SECONDS = 0.25, 15.0, 240.0
+# After each fold, a search goes on with one candidate of so many.
+_HALVING = 3
+# On so many rows, an algorithm is given up that took so long for its first fold and closes less than this
+# share of the gap between the baseline and what leads: other folds would not make it the best.
+_RACE_ROWS, _RACE_SECONDS, _RACE_SHARE = 5_000, 2.0, 0.95
+_WEIGHING = -1
 
 
 @dataclass(frozen=True)
 class Job:
-    """One algorithm to fit on one problem."""
+    """One algorithm to fit on one problem; one that was asked for by name is never given up."""
 
     problem: Problem
     algorithm: str
     cost: int
+    named: bool = False
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """One fit: a candidate on a fold, or (fold None) the best candidate on the whole training part."""
+    """One fit: a candidate on a fold, or (fold None) the best candidate on the whole training part.
+
+    An ensemble has no folds of its own: its members are weighed by their predictions (fold `_WEIGHING`).
+    """
 
     job: Job
     candidate: int = 0
@@ -55,13 +70,21 @@ class _State:
         candidates: Parameters to try; one, unless there is a search.
         folds: What came back, by candidate and fold.
         errors: Why candidates failed, by candidate.
-        awaited: How many folds are still to come.
+        awaited: How many units are still to come before the final fit.
+        tried: Candidates of a search, the first apart, that have not been given up.
+        mix: What an ensemble is made of.
     """
 
     candidates: Sequence[Mapping[str, Any]]
     folds: dict[tuple[int, int], Fold] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
     awaited: int = 0
+    tried: Sequence[int] = ()
+    mix: Mix | None = None
+
+    def score(self, candidate: int, folds: int) -> float:
+        """Return the mean score of a candidate's first folds."""
+        return statistics.fmean(self.folds[candidate, fold].score for fold in range(folds))
 
 
 @dataclass(frozen=True)
@@ -83,6 +106,11 @@ class Fits:
     With a time limit it is the other way round: first one candidate of each algorithm, the cheapest first and
     the baseline before all. When the time is over, the best of the candidates that were tried is kept.
 
+    A search gives up two thirds of its candidates after each fold, but never the first, the algorithm's
+    defaults: successive halving (Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification") with
+    folds as the resource. On large tables algorithms that can't win are given up after one fold. An ensemble
+    is made of a problem's models when all of them have ended.
+
     A worker that dies (out of memory, a crash in C code) takes only its own algorithm with it: units that ran
     at the same time are tried again one by one, and the one that dies alone is the one that failed.
 
@@ -99,7 +127,9 @@ class Fits:
         self._handles = {name: backend.put(data) for name, data in tables.items()}
         self._states: dict[Job, _State] = {}
         self._queue: list[tuple[tuple[int, int], int, _Unit]] = []
-        self._limited = False
+        self._deadline: float | None = None
+        self._firsts: dict[str, dict[str, float]] = defaultdict(dict)  # scores of first folds
+        self._entrants: dict[str, dict[str, tuple[Entrant, float]]] = defaultdict(dict)  # and seconds to fit
         self._order = itertools.count()
         self._running: dict[Future[Any], _Unit] = {}
         self._suspects: set[_Unit] = set()
@@ -124,18 +154,25 @@ class Fits:
         Yields:
             Each job with its evaluation, as they end. None is left out.
         """
-        start = time.monotonic()
-        self._limited = deadline is not None
+        self._deadline = deadline
         for job in jobs:
             self._plan(job)
+        for job, evaluation in self._ended(started, pulse):
+            yield job, evaluation
+            self._mix(job.problem)
+
+    def _ended(
+        self, started: Callable[[Job], None], pulse: Callable[[Pulse], None]
+    ) -> Iterator[tuple[Job, Evaluation]]:
+        start = time.monotonic()
         begun: set[Job] = set()
         closing = False
         while self._queue or self._running:
-            if deadline is not None and time.monotonic() > deadline:
+            if self._deadline is not None and time.monotonic() > self._deadline:
                 if closing:
                     yield from self._give_up()
                     return
-                closing, deadline = True, time.monotonic() + _grace(deadline - start)
+                closing, self._deadline = True, time.monotonic() + _grace(self._deadline - start)
                 yield from self._close()
             self._hand_out(begun, started)
             done, _ = wait(self._running, timeout=_PULSE_SECONDS, return_when=FIRST_COMPLETED)
@@ -155,19 +192,36 @@ class Fits:
     def _plan(self, job: Job) -> None:
         from training.estimators import candidates as drawn  # noqa: PLC0415 - keeps --check quick
 
+        if job.algorithm == ENSEMBLE:
+            self._states[job] = _State([])
+            self._work += 2 * job.cost
+            return
         candidates = drawn(job.problem.algorithm(job.algorithm), self._search)
-        self._states[job] = _State(candidates, awaited=len(candidates) * job.problem.folds)
-        for candidate, fold in itertools.product(range(len(candidates)), range(job.problem.folds)):
+        state = self._states[job] = _State(candidates, tried=range(1, len(candidates)))
+        self._try(job, *((0, fold) for fold in range(job.problem.folds)))
+        self._try(job, *((candidate, 0) for candidate in state.tried))
+        left, units = len(state.tried), state.awaited + 1
+        for _ in range(1, job.problem.folds):
+            left = math.ceil(left / _HALVING)
+            units += left
+        self._work += job.cost * units
+
+    def _try(self, job: Job, *fits: tuple[int, int]) -> None:
+        """Put fits of a job into the queue, each a candidate and a fold."""
+        for candidate, fold in fits:
             self._push(_Unit(job, candidate, fold))
-        self._work += job.cost * (self._states[job].awaited + 1)
+        self._states[job].awaited += len(fits)
 
     def _push(self, unit: _Unit, *, first: bool = False) -> None:
-        if first or unit.job.algorithm == BASELINE:
+        job = unit.job
+        if first or job.algorithm == BASELINE:
             rank = (0, 0)
-        elif self._limited:
-            rank = (1 + (unit.candidate > 0), unit.job.cost)
+        elif (unit.candidate, unit.fold) == (0, 0) and self._races(job):
+            rank = (1, job.cost)
+        elif self._deadline is not None:
+            rank = (2 + (unit.candidate > 0), job.cost)
         else:
-            rank = (1, -unit.job.cost)
+            rank = (2, -job.cost)
         heapq.heappush(self._queue, (rank, next(self._order), unit))
 
     def _hand_out(self, begun: set[Job], started: Callable[[Job], None]) -> None:
@@ -175,22 +229,35 @@ class Fits:
         limit = 1 if self._suspects else self._backend.size + 1
         while self._queue and len(self._running) < limit:
             _, _, unit = heapq.heappop(self._queue)
-            if unit.job not in begun:
+            if unit.job not in begun and unit.fold != _WEIGHING:
                 begun.add(unit.job)
                 started(unit.job)
             self._running[self._submit(unit)] = unit
 
     def _submit(self, unit: _Unit) -> Future[Any]:
-        from training.evaluation import fit_final, fit_fold  # noqa: PLC0415 - keeps --check quick
+        from training.ensemble import weigh  # noqa: PLC0415 - keeps --check quick
+        from training.evaluation import fit_ensemble, fit_final, fit_fold  # noqa: PLC0415 - likewise
 
         job, state = unit.job, self._states[unit.job]
         try:
+            if unit.fold == _WEIGHING:
+                entrants = [entrant for entrant, _ in self._entrants[job.problem.name].values()]
+                return self.call(weigh, job.problem, entrants)
+            if job.algorithm == ENSEMBLE:
+                return self.call(fit_ensemble, job.problem, state.mix)
             if unit.fold is not None:
                 return self.call(
                     fit_fold, job.problem, job.algorithm, state.candidates[unit.candidate], unit.fold
                 )
             tried = [index for index in range(len(state.candidates)) if index not in state.errors]
-            folds = [[state.folds[index, fold] for fold in range(job.problem.folds)] for index in tried]
+            folds = [
+                [
+                    replace(state.folds[index, fold], said=None)
+                    for fold in range(job.problem.folds)
+                    if (index, fold) in state.folds
+                ]
+                for index in tried
+            ]
             return self.call(
                 fit_final, job.problem, job.algorithm, [state.candidates[i] for i in tried], folds
             )
@@ -210,24 +277,118 @@ class Fits:
         error = future.exception()
         if unit.fold is None:
             del self._states[job]
+            if error is None:
+                self._enter(job, state, future.result().result)
             yield job, (future.result() if error is None else _failed(job, error))
             return
         state.awaited -= 1
+        if unit.fold == _WEIGHING:
+            yield from self._fail(job, error) if error is not None else self._take_mix(job, future.result())
+            return
         if error is None:
             state.folds[unit.candidate, unit.fold] = future.result()
         else:
             state.errors.setdefault(unit.candidate, error)
         if len(state.errors) == len(state.candidates):  # a search survives candidates that can't be fitted
             yield from self._fail(job, next(iter(state.errors.values())))
-        elif not state.awaited:
+        elif not state.awaited and not self._halve(job, state):
+            yield from self._finish(job, state)
+        if (unit.candidate, unit.fold) == (0, 0) and error is None:
+            self._firsts[job.problem.name][job.algorithm] = future.result().score
+            yield from self._race(job.problem)
+
+    def _finish(self, job: Job, state: _State) -> Iterator[tuple[Job, Evaluation]]:
+        """Fit the best candidate whose folds are complete; fail the job if there is none."""
+        folds = range(job.problem.folds)
+        if any(all((index, fold) in state.folds for fold in folds) for index in range(len(state.candidates))):
             self._push(_Unit(job), first=True)
+        else:
+            yield from self._fail(job, next(iter(state.errors.values())))
+
+    def _halve(self, job: Job, state: _State) -> bool:
+        """Try the best candidates of a search on the next fold; return whether there are any."""
+        known = [index for index in state.tried if index not in state.errors]
+        done = max((fold + 1 for index, fold in state.folds if index in known), default=job.problem.folds)
+        if done == job.problem.folds:
+            return False
+        order = sorted(
+            known,
+            key=lambda index: state.score(index, done),
+            reverse=job.problem.scoring.greater_is_better,
+        )
+        state.tried = order[: math.ceil(len(order) / _HALVING)]
+        self._try(job, *((index, done) for index in state.tried))
+        return True
+
+    # --- what can't win, and what may be mixed ------------------------------------------------------------
+
+    def _races(self, job: Job) -> bool:
+        return not job.named and len(self._tables[job.problem.name].y_train) >= _RACE_ROWS
+
+    def _race(self, problem: Problem) -> Iterator[tuple[Job, Evaluation]]:
+        """Give up what took long for its first fold, and is too far behind what leads there."""
+        scores = self._firsts[problem.name]
+        leader = _best(scores, problem.scoring)
+        if BASELINE not in scores or leader == BASELINE:
+            return
+        gap = scores[leader] - scores[BASELINE]
+        for job, state in list(self._states.items()):
+            first = state.folds.get((0, 0))
+            if job.problem != problem or first is None or not state.awaited or not self._races(job):
+                continue
+            share = (first.score - scores[BASELINE]) / gap
+            if first.seconds >= _RACE_SECONDS and share < _RACE_SHARE and job.algorithm != BASELINE:
+                reason = (
+                    f"given up after its first fold, which took {first.seconds:.0f} s: "
+                    f"{problem.scoring.label} {first.score:.4g}, where {leader} has {scores[leader]:.4g}; "
+                    f"to train it all the same, name it (--model {job.algorithm}, or models: in its file)"
+                )
+                yield from self._end(job, _skipped(job, reason))
+
+    def _enter(self, job: Job, state: _State, result: Result) -> None:
+        """Remember a model as a possible member of its problem's ensemble."""
+        from training.ensemble import Entrant  # noqa: PLC0415 - keeps --check quick
+
+        if job.algorithm in (BASELINE, ENSEMBLE):
+            return
+        chosen = next((at for at, tried in enumerate(state.candidates) if tried == result.chosen), 0)
+        said = [state.folds[chosen, fold].said for fold in range(job.problem.folds)]
+        known = [one for one in said if one is not None]
+        if len(known) == len(said):
+            entrant = Entrant(job.algorithm, result.chosen, result.fold_scores, known)
+            self._entrants[job.problem.name][job.algorithm] = (entrant, result.fit_seconds)
+
+    def _mix(self, problem: Problem) -> None:
+        """Weigh the members of a problem's ensemble, once all else of the problem has ended."""
+        left = [job for job in self._states if job.problem == problem]
+        if len(left) == 1 and left[0].algorithm == ENSEMBLE and not self._states[left[0]].awaited:
+            self._states[left[0]].awaited = 1
+            self._push(_Unit(left[0], fold=_WEIGHING), first=True)
+
+    def _take_mix(self, job: Job, mix: Mix | str) -> Iterator[tuple[Job, Evaluation]]:
+        """Fit an ensemble, or say why there is none."""
+        if isinstance(mix, str):
+            yield from self._end(job, _skipped(job, mix))
+            return
+        entrants = self._entrants.pop(job.problem.name)
+        seconds = sum(entrants[member.algorithm][1] for member in mix.members)
+        if self._deadline is not None and time.monotonic() + seconds > self._deadline:
+            yield from self._end(job, _skipped(job, "the training's time limit leaves no time to fit it"))
+            return
+        self._states[job].mix = mix
+        self._push(_Unit(job), first=True)
+
+    # --- jobs that end before their time ------------------------------------------------------------------
 
     def _fail(self, job: Job, error: BaseException) -> Iterator[tuple[Job, Evaluation]]:
+        yield from self._end(job, _failed(job, error))
+
+    def _end(self, job: Job, evaluation: Evaluation) -> Iterator[tuple[Job, Evaluation]]:
         """Give a job up, and ignore what its running units return."""
         del self._states[job]
         self._drop(job)
         self._done += job.cost
-        yield job, _failed(job, error)
+        yield job, evaluation
 
     def _drop(self, job: Job) -> None:
         """Take a job's units out of the queue."""
@@ -239,7 +400,9 @@ class Fits:
     def _close(self) -> Iterator[tuple[Job, Evaluation]]:
         """Try no more candidates: keep the best of those that were tried, and fail jobs without any."""
         kept = [
-            unit for unit in self._running.values() if unit.fold is None or unit.job.algorithm == BASELINE
+            unit
+            for unit in self._running.values()
+            if unit.fold is None or unit.job.algorithm in (BASELINE, ENSEMBLE)
         ]
         if len(kept) < len(self._running):
             for future in self._running:
@@ -250,7 +413,7 @@ class Fits:
             for unit in kept:
                 self._push(unit, first=True)
         for job, state in list(self._states.items()):
-            if job.algorithm == BASELINE or not state.awaited:
+            if job.algorithm in (BASELINE, ENSEMBLE) or not state.awaited:
                 continue
             late = TimeoutError("the training's time limit was reached before it was tried")
             for index in range(len(state.candidates)):
@@ -312,6 +475,14 @@ def _is_broken(future: Future[Any]) -> bool:
         return isinstance(future.exception(), BrokenProcessPool | CancelledError)
     except CancelledError:
         return True
+
+
+def _best(scores: Mapping[str, float], metric: Metric) -> str:
+    return (max if metric.greater_is_better else min)(scores, key=scores.__getitem__)
+
+
+def _skipped(job: Job, reason: str) -> Evaluation:
+    return Evaluation(Result(job.problem.name, job.algorithm, "skipped", error=reason))
 
 
 def _failed(job: Job, error: BaseException) -> Evaluation:

@@ -58,7 +58,8 @@ def pack(
     save_model(evaluation.estimator, str(folder / MODEL), problem, data)
     result = evaluation.result
     if result.searched:
-        candidates = [{**params, f"cv_{problem.scoring.label}": mean} for params, mean in result.searched]
+        label = f"cv_{problem.scoring.label}"
+        candidates = [{**params, label: mean, "folds": folds} for params, mean, folds in result.searched]
         (folder / SEARCH).write_text(json.dumps(candidates, indent=1, default=str), encoding="utf-8")
     record = {
         **run,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     from sklearn.base import BaseEstimator
 
     from training.judging import Interval
@@ -25,12 +26,14 @@ class Fold:
         seconds: Fitting and scoring.
         peak_memory_mib: Most memory that its process held meanwhile.
         warnings: What scikit-learn warned of, each once.
+        said: What it predicted, as a mix of models needs it; None if it can't be part of one.
     """
 
     score: float
     seconds: float
     peak_memory_mib: float
     warnings: tuple[str, ...] = ()
+    said: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Result:
         fold_scores: The problem's metric on each validation fold.
         train_score: The metric on the rows that the final model was fitted on.
         holdout: Metrics with their 95 % intervals on rows that nothing was fitted on, by name.
-        searched: Each candidate of a search with the mean of its folds, if there was more than one.
+        searched: Each candidate of a search with the mean of its folds and their number, if there was more
+            than one candidate; most are given up after the first folds.
         fit_seconds: Fitting the final model on the whole training part.
         cv_seconds: The whole cross-validation, summed over its fits.
         predict_seconds: Predicting the whole holdout.
@@ -67,7 +71,7 @@ class Result:
     train_score: float = math.nan
     holdout_score: float = math.nan
     holdout: Mapping[str, Interval] = field(default_factory=dict)
-    searched: tuple[tuple[Mapping[str, Any], float], ...] = ()
+    searched: tuple[tuple[Mapping[str, Any], float, int], ...] = ()
     fit_seconds: float = math.nan
     cv_seconds: float = math.nan
     predict_seconds: float = math.nan

@@ -331,5 +331,7 @@ class Tracker:
         return f"MLflow was lost; the result is kept in {place}, and the next training uploads it"
 
     def _fail(self, run_id: str, result: Result) -> None:
-        self._client.log_text(run_id, result.trace, "error.txt")
-        self.close(run_id, "FAILED", {STATUS: "failed", "mlstack.error": result.error})
+        if result.trace:
+            self._client.log_text(run_id, result.trace, "error.txt")
+        status = "FAILED" if result.status == "failed" else "KILLED"
+        self.close(run_id, status, {STATUS: result.status, "mlstack.error": result.error})

@@ -108,7 +108,8 @@ def plan(problems: Sequence[Problem], model_names: str) -> list[Job]:
         fitting = problem.algorithms if model_names == ALL else named
         wanted = [name for name in algorithms.names(problem.task) if name in fitting or name == BASELINE]
         if wanted != [BASELINE] or BASELINE in named:
-            jobs += [Job(problem, name, problem.algorithm(name).cost) for name in wanted]
+            stated = model_names != ALL or bool(problem.models)
+            jobs += [Job(problem, name, problem.algorithm(name).cost, stated) for name in wanted]
     return jobs
 
 

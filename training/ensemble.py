@@ -1,0 +1,164 @@
+"""Ensemble: mix the best models of a problem, by what each said of rows that it was not fitted on.
+
+Models are added one after the other, with replacement, each time the one that makes the mean of all
+predictions best. How often each was added is its weight.
+
+    Caruana, R., Niculescu-Mizil, A., Crew, G. and Ksikes, A. (2004): Ensemble Selection from Libraries of
+    Models. ICML.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from training import judging, splits
+from training.data import Data, some_rows
+from training.predictions import Predictions, ScoringError
+from training.problem import Problem
+
+# A mix is asked as often as its members together, so it has few; weights from more rows are the same ones.
+_ENTRANTS, _MEMBERS, _ROUNDS, _WEIGHED_ROWS = 8, 4, 20, 10_000
+_MOST_CELLS = 10_000_000  # of a model's predictions of all rows: 40 MB
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model that may become part of a mix.
+
+    Attributes:
+        algorithm: Its name.
+        params: What a search chose, over the algorithm's own.
+        scores: The problem's metric on each fold, a natural value.
+        said: What it predicted on each fold; see `compact`.
+    """
+
+    algorithm: str
+    params: Mapping[str, Any]
+    scores: Sequence[float]
+    said: Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a mix; the weights of all add up to 1."""
+
+    algorithm: str
+    weight: float
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A mix that is better than each of its members.
+
+    Attributes:
+        members: What it is made of.
+        scores: The metric on each fold, under weights that were chosen on the other folds.
+    """
+
+    members: tuple[Member, ...]
+    scores: tuple[float, ...]
+
+
+def compact(predictions: Predictions, target: np.ndarray) -> np.ndarray | None:
+    """Keep what a mix needs of some predictions.
+
+    Args:
+        predictions: What a model said.
+        target: The target of all training rows.
+
+    Returns:
+        Values, shape (rows,), or a probability for each row and class, shape (rows, classes), as float32;
+        None if the model gives none, or if those of all rows would take too much memory.
+    """
+    if target.dtype.kind == "f":
+        return predictions.labels.astype("float32") if len(target) <= _MOST_CELLS else None
+    if predictions.scores is None or not predictions.probabilities:
+        return None
+    if predictions.scores.shape[1] * len(target) > _MOST_CELLS:
+        return None
+    return predictions.scores.astype("float32")
+
+
+def weigh(problem: Problem, data: Data, entrants: Sequence[Entrant]) -> Mix | str:
+    """Mix models.
+
+    Args:
+        problem: What they predict.
+        data: Its split table.
+        entrants: The models, of which only the best take part.
+
+    Returns:
+        A mix of at most four models, or why there is none: none is better than the best model by more than
+        the standard error of that difference over the folds.
+    """
+    sign = 1.0 if problem.scoring.greater_is_better else -1.0
+    best = sorted(entrants, key=lambda entrant: -sign * statistics.fmean(entrant.scores))[:_ENTRANTS]
+    if len(best) < 2:
+        return "it takes two other models that predict values or probabilities; name them as well"
+    parts = data.units.parts if data.units else None
+    scored = [rows for _, rows in splits.folds(problem, data.y_train, parts, problem.folds)]
+    mixer = _Mixer(problem, best, [data.y_train[rows] for rows in scored], np.unique(data.y_train))
+    try:
+        scores = [mixer.judge(fold) for fold in range(problem.folds)]
+        weights = mixer.weights(range(problem.folds))
+    except ScoringError as undefined:
+        return str(undefined)
+    gains = [sign * (mixed - alone) for mixed, alone in zip(scores, best[0].scores, strict=True)]
+    if len(weights) < 2 or statistics.fmean(gains) <= statistics.stdev(gains) / math.sqrt(len(gains)):
+        return f"no mix of models is clearly better than {best[0].algorithm} alone"
+    total = sum(weights.values())
+    members = (Member(best[at].algorithm, count / total, best[at].params) for at, count in weights.items())
+    return Mix(tuple(members), tuple(scores))
+
+
+@dataclass(frozen=True)
+class _Mixer:
+    """Weighs some models on some folds; ``actual`` is the target of each fold's rows."""
+
+    problem: Problem
+    entrants: Sequence[Entrant]
+    actual: Sequence[np.ndarray]
+    classes: np.ndarray
+
+    def judge(self, fold: int) -> float:
+        """Score on one fold what is mixed by weights from all others."""
+        weights = self.weights([other for other in range(len(self.actual)) if other != fold])
+        said = [self.entrants[place].said[fold] for place in weights]
+        mixed = np.average(said, axis=0, weights=list(weights.values()))
+        return judging.score(self.problem, self._predictions(mixed), self.actual[fold])
+
+    def weights(self, folds: Sequence[int]) -> Mapping[int, int]:
+        """Count how often each model is added, by its place; the most frequent first."""
+        share = _WEIGHED_ROWS // len(self.actual)
+        rows = {fold: some_rows(len(self.actual[fold]), share) for fold in folds}
+
+        def of_all(parts: Sequence[np.ndarray]) -> np.ndarray:
+            return np.concatenate([parts[fold][some] for fold, some in rows.items()])
+
+        actual = of_all(self.actual)
+        said = [of_all(entrant.said).astype(float) for entrant in self.entrants]
+        chosen = [0]
+        total, found, most = said[0].copy(), -math.inf, 1
+        for count in range(1, _ROUNDS + 1):
+            score = self._score(total / count, actual)
+            if score > found:
+                found, most = score, count
+            places = range(len(said)) if len(set(chosen)) < _MEMBERS else sorted(set(chosen))
+            chosen.append(max(places, key=lambda at: self._score((total + said[at]) / (count + 1), actual)))
+            total += said[chosen[-1]]
+        return dict(Counter(chosen[:most]).most_common())
+
+    def _score(self, mixed: np.ndarray, actual: np.ndarray) -> float:
+        score = judging.score(self.problem, self._predictions(mixed), actual)
+        return score if self.problem.scoring.greater_is_better else -score
+
+    def _predictions(self, mixed: np.ndarray) -> Predictions:
+        if self.problem.task == "regression":
+            return Predictions(mixed)
+        return Predictions(self.classes[mixed.argmax(axis=1)], mixed, self.classes, probabilities=True)
