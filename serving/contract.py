@@ -143,6 +143,7 @@ TRUSTED_TYPES = (
     "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",  # a dictionary; what it holds must be trusted as well
     "sklearn.utils.validation.check_array",
 )
 TRUSTED_TYPES_VARIABLE = "MLSTACK_TRUSTED_TYPES"  # more of them, separated by spaces, on an operator's word

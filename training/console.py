@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from training.algorithms import ALGORITHMS, BASELINE
+from training.algorithms import ALGORITHMS, BASELINE, ENSEMBLE, ENSEMBLES
 from training.fits import Pulse
 from training.metrics import Metric
 from training.problem import Problem
@@ -162,9 +162,10 @@ def catalogue(problems: Mapping[str, Problem]) -> Sequence[Table]:
     for heading in ("name", "classification", "regression"):
         second.add_column(heading)
     by_name: dict[str, dict[str, str]] = {}
-    for algorithm in ALGORITHMS:
+    for algorithm in (*ALGORITHMS, *ENSEMBLES):
         by_name.setdefault(algorithm.name, {})[algorithm.task] = algorithm.estimator.partition(":")[2]
-    for name, estimators in by_name.items():
-        mark = " (baseline, always trained as well)" if name == BASELINE else ""
-        second.add_row(name + mark, estimators.get("classification", "-"), estimators.get("regression", "-"))
+    said = {BASELINE: " (baseline, always trained as well)", ENSEMBLE: " (a mix of the others)"}
+    for name, known in by_name.items():
+        classifier, regressor = (known.get(task, "-") for task in ("classification", "regression"))
+        second.add_row(name + said.get(name, ""), classifier, regressor)
     return first, second

@@ -143,15 +143,15 @@ class _Mixer:
 
         actual = of_all(self.actual)
         said = [of_all(entrant.said).astype(float) for entrant in self.entrants]
-        chosen = [0]
-        total, found, most = said[0].copy(), -math.inf, 1
+        chosen: list[int] = []
+        total, found, most = np.zeros_like(said[0]), -math.inf, 0
         for count in range(1, _ROUNDS + 1):
-            score = self._score(total / count, actual)
-            if score > found:
-                found, most = score, count
             places = range(len(said)) if len(set(chosen)) < _MEMBERS else sorted(set(chosen))
-            chosen.append(max(places, key=lambda at: self._score((total + said[at]) / (count + 1), actual)))
+            scores = {at: self._score((total + said[at]) / count, actual) for at in places}
+            chosen.append(max(scores, key=scores.__getitem__))
             total += said[chosen[-1]]
+            if scores[chosen[-1]] > found:
+                found, most = scores[chosen[-1]], count
         return dict(Counter(chosen[:most]).most_common())
 
     def _score(self, mixed: np.ndarray, actual: np.ndarray) -> float:

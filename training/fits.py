@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from training.algorithms import BASELINE, ENSEMBLE
 from training.backends import MOST_RESTARTS, Backend, BackendError, LocalBackend, run
 from training.problem import Problem
-from training.results import Evaluation, Fold, Result, failed
+from training.results import Evaluation, Fold, Result, failed, skipped
 
 if TYPE_CHECKING:
     from training.data import Data
@@ -340,10 +340,10 @@ class Fits:
             if first.seconds >= _RACE_SECONDS and share < _RACE_SHARE and job.algorithm != BASELINE:
                 reason = (
                     f"given up after its first fold, which took {first.seconds:.0f} s: "
-                    f"{problem.scoring.label} {first.score:.4g}, where {leader} has {scores[leader]:.4g}; "
+                    f"{problem.scoring.label} {first.score:,.5g}, where {leader} has {scores[leader]:,.5g}; "
                     f"to train it all the same, name it (--model {job.algorithm}, or models: in its file)"
                 )
-                yield from self._end(job, _skipped(job, reason))
+                yield from self._end(job, Evaluation(skipped(job.problem.name, job.algorithm, reason)))
 
     def _enter(self, job: Job, state: _State, result: Result) -> None:
         """Remember a model as a possible member of its problem's ensemble."""
@@ -367,13 +367,13 @@ class Fits:
 
     def _take_mix(self, job: Job, mix: Mix | str) -> Iterator[tuple[Job, Evaluation]]:
         """Fit an ensemble, or say why there is none."""
+        entrants = self._entrants.pop(job.problem.name, {})
+        if not isinstance(mix, str):
+            seconds = sum(entrants[member.algorithm][1] for member in mix.members)
+            if self._deadline is not None and time.monotonic() + seconds > self._deadline:
+                mix = "the training's time limit leaves no time to fit it"
         if isinstance(mix, str):
-            yield from self._end(job, _skipped(job, mix))
-            return
-        entrants = self._entrants.pop(job.problem.name)
-        seconds = sum(entrants[member.algorithm][1] for member in mix.members)
-        if self._deadline is not None and time.monotonic() + seconds > self._deadline:
-            yield from self._end(job, _skipped(job, "the training's time limit leaves no time to fit it"))
+            yield from self._end(job, Evaluation(skipped(job.problem.name, job.algorithm, mix)))
             return
         self._states[job].mix = mix
         self._push(_Unit(job), first=True)
@@ -392,9 +392,10 @@ class Fits:
 
     def _drop(self, job: Job) -> None:
         """Take a job's units out of the queue."""
-        left = [entry for entry in self._queue if entry[2].job != job]
-        self._done += job.cost * (len(self._queue) - len(left))
-        self._queue = left
+        dropped = {entry[2] for entry in self._queue if entry[2].job == job}
+        self._suspects -= dropped  # or the rest would run one by one
+        self._done += job.cost * len(dropped)
+        self._queue = [entry for entry in self._queue if entry[2] not in dropped]
         heapq.heapify(self._queue)
 
     def _close(self) -> Iterator[tuple[Job, Evaluation]]:
@@ -479,10 +480,6 @@ def _is_broken(future: Future[Any]) -> bool:
 
 def _best(scores: Mapping[str, float], metric: Metric) -> str:
     return (max if metric.greater_is_better else min)(scores, key=scores.__getitem__)
-
-
-def _skipped(job: Job, reason: str) -> Evaluation:
-    return Evaluation(Result(job.problem.name, job.algorithm, "skipped", error=reason))
 
 
 def _failed(job: Job, error: BaseException) -> Evaluation:

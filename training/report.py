@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -75,9 +76,11 @@ def print_summary(
         console.print(f"{name}: REFUSED, and not trained")
         console.print(f"  {fault.replace('\n', '\n  ')}")
     results = [result for course in courses for result in course.results]
-    done = sum(result.completed for result in results)
+    counts = Counter(result.status for result in results)
+    left = f", {counts['skipped']} skipped" if counts["skipped"] else ""
     console.print()
-    console.print(f"{done} of {len(results)} models trained in {duration(seconds)}")
+    tried = len(results) - counts["skipped"]
+    console.print(f"{counts['completed']} of {tried} models trained in {duration(seconds)}{left}")
 
 
 def plot(course: Course) -> dict[str, bytes]:

@@ -108,6 +108,11 @@ class Evaluation:
     plots: Mapping[str, bytes] = field(default_factory=dict)
 
 
+def skipped(problem: str, algorithm: str, reason: str) -> Result:
+    """Record that an algorithm was not trained, or not to the end, and why."""
+    return Result(problem, algorithm, "skipped", error=reason)
+
+
 def failed(problem: str, algorithm: str, error: BaseException) -> Result:
     """Make the result of an algorithm that failed, with its reason."""
     return Result(

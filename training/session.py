@@ -21,7 +21,7 @@ from training.console import Progress
 from training.course import Course, Logged, Outcome
 from training.fits import Fits, Job, Pulse
 from training.refusals import ProblemError
-from training.results import Evaluation, Result, failed
+from training.results import Evaluation, Result, failed, skipped
 from training.server import code_version, unreachable
 from training.signals import signals_ignored
 
@@ -179,7 +179,11 @@ class Session:
             if most is None or rows <= most:
                 fitting.append(job)
                 continue
-            course.results.append(_skipped(job, rows, most))
+            reason = (
+                f"{rows:,} rows to train on; it takes at most {most:,} unless the problem's file says "
+                f"models: {{{job.algorithm}: {{max_rows: {rows}}}}}"
+            )
+            course.results.append(skipped(job.problem.name, job.algorithm, reason))
         self._jobs = fitting
 
     def _connect(self) -> Tracker:
@@ -374,11 +378,3 @@ class Session:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _skipped(job: Job, rows: int, most: int) -> Result:
-    reason = (
-        f"{rows:,} rows to train on; it takes at most {most:,} unless the problem's file says "
-        f"models: {{{job.algorithm}: {{max_rows: {rows}}}}}"
-    )
-    return Result(job.problem.name, job.algorithm, "skipped", error=reason)

@@ -15,8 +15,9 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from serving.contract import TRUSTED_TYPES
 from training import algorithms, estimators
-from training.algorithms import ALGORITHMS, Algorithm
+from training.algorithms import ALGORITHMS, ENSEMBLE, Algorithm
 from training.data import load_data
+from training.ensemble import Member
 from training.problem import Override, Problem
 from training.schema import Schema
 
@@ -105,6 +106,10 @@ def test_trusted_types_are_all_needed_and_scikit_learns_own(problems: dict[str, 
     boosting = problems["diabetes"].algorithm("hist_gradient_boosting")
     levels = pd.DataFrame({"level": ["a", "b"] * 30})
     fitted = estimators.build(boosting, Schema(categories=("level",)), 60).fit(levels, np.arange(60.0))
+    needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
+    members = {"members": (Member("ridge", 0.5, {}), Member("lasso", 0.5, {}))}
+    fitted = estimators.of(problems["diabetes"], Schema(numbers=("x",)), 60, ENSEMBLE, members)
+    fitted.fit(pd.DataFrame({"x": np.arange(60.0)}), np.arange(60.0))
     needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
     ours = ("sklearn.", "functools.", "numpy.dtype")
     assert needed == {name for name in TRUSTED_TYPES if name.startswith(ours)}

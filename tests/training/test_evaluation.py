@@ -109,7 +109,7 @@ def test_many_classes_and_multiclass_auc(problems: dict[str, Problem]) -> None:
 
 def test_a_search_takes_the_best_candidate_and_keeps_all_scores(problems: dict[str, Problem]) -> None:
     result = evaluate(problems["diabetes"], "ridge", ({}, {"alpha": 1e6}, {"alpha": 10.0})).result
-    means = [mean for _, mean in result.searched]
+    means = [mean for _, mean, _ in result.searched]
     assert len(means) == 3
     assert result.mean == min(means) < means[1]  # an error: lower is better
     assert result.chosen == result.searched[means.index(min(means))][0]

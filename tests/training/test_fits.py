@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from concurrent.futures import CancelledError
@@ -13,10 +14,11 @@ import pandas as pd
 import pytest
 from distributed import LocalCluster
 
-from training import backends, evaluation
-from training.algorithms import BASELINE
+from training import backends, ensemble, estimators, evaluation, fits
+from training.algorithms import BASELINE, ENSEMBLE
 from training.backends import BackendError, LocalBackend, available_cpus, make_backend
 from training.data import Data
+from training.ensemble import Member, Mix
 from training.fits import Fits, Job
 from training.results import Evaluation, Fold, Result
 from training.schema import Schema
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from training.ensemble import Entrant
     from training.problem import Problem
 
+# Errors on each fold, which are slow to come.
+ENDS = {BASELINE: 10.0, "lasso": 5.0, "elastic_net": 0.1, "svr": 0.0}
 NAMES = ["svc", "mlp", "naive_bayes", "decision_tree", "knn"]
 
 
@@ -40,6 +45,10 @@ def quick_fold(_problem: Problem, data: Data, model: str, params: dict[str, Any]
         raise ValueError("this candidate alone")
     if model == "decision_tree" and params:
         time.sleep(60)
+    if model in ENDS:
+        return Fold(ENDS[model], 3.0, 1.0, said=data.y_train * 0 + fold)
+    if model == "ridge":
+        return Fold(float(params.get("alpha", 5.0)), 0.05, 1.0)
     time.sleep(0.05)  # so that others are under way when the killer strikes
     return Fold(float(data.y_train.sum()) + fold, 0.05, 1.0)
 
@@ -49,7 +58,9 @@ def quick_final(
 ) -> Evaluation:
     """Stand in for the real one."""
     scores = tuple(fold.score for fold in folds[0])
-    searched = tuple((params, 0.0) for params in candidates)
+    searched = tuple(
+        (params, tried[-1].score, len(tried)) for params, tried in zip(candidates, folds, strict=True)
+    )
     return Evaluation(Result(problem.name, model, "completed", fold_scores=scores, searched=searched))
 
 
@@ -149,6 +160,73 @@ def test_a_time_limit_keeps_the_best_of_what_was_tried(
     found = search(Fits(backend, {"wine": table}, 3), problems["wine"], "decision_tree", 10)
     assert found.completed
     assert len(found.searched) == 1
+
+
+@pytest.mark.slow
+def test_a_search_gives_up_the_worse_candidates_fold_by_fold(
+    problems: dict[str, Problem], table: Data, backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alphas = [4.0, 1.0, 3.0, 2.0]
+    monkeypatch.setattr(estimators, "candidates", lambda *_: [{}, *({"alpha": alpha} for alpha in alphas)])
+    found = search(Fits(backend, {"diabetes": table}, 5), problems["diabetes"], "ridge", 600)
+    # Of errors, the lowest is the best; the defaults stay in the race whatever they score.
+    assert [(score, folds) for _, score, folds in found.searched] == [
+        *((5.0, 5), (4.0, 1), (1.0, 5)),
+        *((3.0, 1), (2.0, 2)),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [False, True])
+def test_what_cannot_win_on_a_large_table_is_given_up_unless_it_was_named(
+    problems: dict[str, Problem],
+    table: Data,
+    backend: LocalBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    named: bool,
+) -> None:
+    monkeypatch.setattr(fits, "_RACE_ROWS", len(table.y_train))
+    jobs = [Job(problems["diabetes"], name, 1, named) for name in (*ENDS, ENSEMBLE)]
+    every = Fits(backend, {"diabetes": table}).evaluate(jobs, lambda _: None)
+    ended = [(job.algorithm, evaluation.result) for job, evaluation in every]
+    assert ended[-1][0] == ENSEMBLE
+    results = dict(ended)
+    for name in (BASELINE, "elastic_net", "svr"):
+        assert results[name].completed
+    assert results["lasso"].completed is named
+    if not named:
+        assert results["lasso"].status == "skipped"
+        said = r"rmse 5, where (svr has 0|elastic_net has 0\.1); to train it all the same, name it"
+        assert re.search(said, results["lasso"].error)
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_made_of_what_is_left_when_all_else_has_ended(
+    problems: dict[str, Problem], table: Data, backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """'ridge' says nothing that could be mixed, and the baseline is never asked."""
+    monkeypatch.setattr(ensemble, "weigh", quick_weigh)
+    monkeypatch.setattr(evaluation, "fit_ensemble", quick_ensemble)
+    names = (ENSEMBLE, BASELINE, "ridge", "lasso", "svr")
+    jobs = [Job(problems["diabetes"], name, 1) for name in names]
+    every = list(Fits(backend, {"diabetes": table}).evaluate(jobs, lambda _: None))
+    assert (len(every), every[-1][0].algorithm) == (len(names), ENSEMBLE)
+    assert every[-1][1].result.params == {"members": "lasso 5.0 [0. 1. 2. 3. 4.], svr 0.0 [0. 1. 2. 3. 4.]"}
+
+
+def quick_weigh(_problem: Problem, _data: Data, entrants: list[Entrant]) -> Mix:
+    """Stand in for the real one, in a worker process."""
+    return Mix(tuple(Member(one.algorithm, one.scores[0], {"said": one.said}) for one in entrants), (0.0,))
+
+
+def quick_ensemble(problem: Problem, _data: Data, mix: Mix) -> Evaluation:
+    """Stand in for the real one: tell what arrived."""
+    members = sorted(
+        f"{one.algorithm} {one.weight} {np.array([part[0] for part in one.params['said']])}"
+        for one in mix.members
+    )
+    return Evaluation(Result(problem.name, ENSEMBLE, "completed", {"members": ", ".join(members)}))
 
 
 def test_a_table_without_room_is_reported(
