@@ -130,7 +130,7 @@ def retyped(cells: pa.ChunkedArray, rule: Rule, rules: Rules) -> pa.ChunkedArray
         words = pc.unique(cells).drop_null()
         if all(rules.text(word, rule) == word for word in words.to_pylist()):
             return cells
-    found = convert(cells, replace(rule, gaps=False), rules)
+    found = convert(cells, rule, rules)
     if found.faults:
         rows, expected = found.faults[0]
         raise ValueError(f"{expected}; got {cells[int(np.argmax(rows))].as_py()!r}, in {rows.sum():,} rows")

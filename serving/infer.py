@@ -120,7 +120,7 @@ def _typed_rule(column: pa.ChunkedArray, signs: set[str]) -> Rule:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_boolean(kind):
-        return Rule("boolean", gaps=column.null_count > 0)
+        return Rule("boolean")
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         zoned = pa.types.is_timestamp(kind) and kind.tz is not None
         return Rule("date", zoned=zoned, far=is_far(column))
@@ -133,10 +133,8 @@ def _stated(column: pa.ChunkedArray, rule: Rule, missing: frozenset[str]) -> Rul
     """Complete the rule of a column that a person has stated."""
     if not is_text(column.type):
         own = _typed_rule(column, set())
-        return replace(rule, gaps=own.gaps, zoned=own.zoned, far=own.far) if own.kind == rule.kind else rule
+        return replace(rule, zoned=own.zoned, far=own.far) if own.kind == rule.kind else rule
     known = _known(column, missing | rule.missing)
-    if rule.kind == "boolean":
-        return replace(rule, gaps=len(known) < len(pc.unique(pc.utf8_trim_whitespace(column))))
     if rule.kind == "date" and not rule.format:
         return replace(rule, zoned=bool(pc.any(pc.match_substring_regex(known, _ZONED)).as_py()))
     return rule
@@ -195,7 +193,7 @@ class _Look:
         if not len(known):
             return Rule("text")
         if _all_match(known, _BOOLEAN) and not _all_match(known, r"^[01]$"):
-            return Rule("boolean", gaps=len(known) < len(pc.unique(self.column)))
+            return Rule("boolean")
         rule = self._of(known, unit, formats)
         if rule.kind != "text":
             self._note_blanks(rule)

@@ -36,7 +36,7 @@ class Rule:
         decimal: The decimal sign of numbers.
         thousands: What groups their digits by three; empty if nothing does.
         zoned: Whether dates may have a time zone. They become UTC, and one without a zone is in UTC.
-        gaps: Whether a boolean is a category of "true" and "false", because training rows lacked some.
+        gaps: Whether a boolean is a category of "true" and "false", as those with gaps once were.
         levels: Words that would mean a missing value, but are levels of this text.
         missing: Words that mean a missing value in this column alone.
         unit: What may be written before or after a number, such as "$" or "%".

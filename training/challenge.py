@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from serving import model as serving_model
+from serving.cells import level
 from serving.contract import VersionTag
 from serving.errors import ModelUnusableError
 from serving.signature import Signature
@@ -113,7 +114,8 @@ def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Asked:
             fetched = registry.download(name, version, Path(folder))
             champion = serving_model.load(fetched, name, version)
             columns = _columns(champion.signature, x)
-            return Asked(predict(champion.estimator, x[columns]), columns, FittedRows.read(fetched))
+            rows = _as_fitted(x[columns], champion.signature)
+            return Asked(predict(champion.estimator, rows), columns, FittedRows.read(fetched))
     except ChampionError:
         raise
     except ModelUnusableError as error:
@@ -173,3 +175,10 @@ def _columns(signature: Signature, x: pd.DataFrame) -> list[str]:
             f"it takes columns that the data no longer have: {', '.join(missing[:_NAMED])}{more}"
         )
     return [name for name in signature.names if name in x.columns]
+
+
+def _as_fitted(x: pd.DataFrame, signature: Signature) -> pd.DataFrame:
+    """Return booleans as the words that they are to a model from before, if some were missing then."""
+    rules = signature.rules.columns if signature.rules else {}
+    words = [name for name in x.columns if name in rules and rules[name].gaps]
+    return x.assign(**{name: pd.Series(map(level, x[name]), x.index, dtype=object) for name in words})

@@ -275,8 +275,9 @@ def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Col
             )
         missing = bool((codes < 0).any())
         hashes = np.append(hashing.levels_of(levels), np.uint64(0))[codes]
-        if pa.types.is_boolean(kind) and not missing:
-            return _Column(name, "boolean", (levels == "true")[codes], missing), hashes
+        if pa.types.is_boolean(kind):
+            flags = np.append((levels == "true").astype(object), [None])[codes]
+            return _Column(name, "boolean", flags if missing else flags.astype(bool), missing), hashes
         return _Column(name, "category", np.append(levels, [None])[codes], missing), hashes
     if _is_number(kind):
         numbers = _numbers(column)

@@ -113,9 +113,6 @@ def _hashes(x: pd.DataFrame, y: np.ndarray) -> np.ndarray:
     total = salted(cells(y) if y.dtype.kind == "f" else words(y), _TARGET)
     for name in x.columns:
         values = x[name].to_numpy()
-        if values.dtype.kind in "fM":
-            hashes = cells(values)
-        else:
-            hashes = words(np.where(values, "true", "false") if values.dtype.kind == "b" else values)
+        hashes = cells(values) if values.dtype.kind in "fM" else words(values)
         total = total + salted(hashes, str(name))
     return (total >> np.uint64(32)).astype("uint32")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from serving.cells import is_number, is_text
+from serving.cells import is_number, is_text, level
 
 # Changed, it moves rows between training part and holdout, and champions are judged on rows they know.
 _KEY = "mlstack-split-01"
@@ -39,10 +39,11 @@ def words(values: np.ndarray) -> np.ndarray:
     """Hash texts, of which one that is a number has the number's hash: an odd cell makes a column text.
 
     Args:
-        values: Strings, and None where they are missing, shape (rows,).
+        values: Strings or booleans, and None where they are missing, shape (rows,).
     """
-    codes, levels = pd.factorize(values)
-    return np.append(levels_of(np.asarray(levels, dtype=object)), np.uint64(0))[codes]
+    codes, found = pd.factorize(values)
+    levels = np.array([level(value) for value in found.tolist()], dtype=object)
+    return np.append(levels_of(levels), np.uint64(0))[codes]
 
 
 def levels_of(levels: np.ndarray[Any, np.dtype[np.object_]]) -> np.ndarray:

@@ -56,8 +56,11 @@ def prepare(
     others = schema.categories or schema.booleans or schema.dates
     if not others and (native_missing or not schema.missing):
         return Pipeline([("scale", StandardScaler()), ("model", estimator)]) if scale else estimator
-    complete = [name for name in schema.numbers if name not in schema.missing or native_missing]
-    incomplete = [name for name in schema.numbers if name not in complete]
+    gaps = frozenset() if native_missing else schema.missing
+    complete = [name for name in schema.numbers if name not in gaps]
+    incomplete = [name for name in schema.numbers if name in gaps]
+    flags = [name for name in schema.booleans if name not in gaps]
+    maybe = [name for name in schema.booleans if name in gaps]
     scaling = [("scale", StandardScaler())] if scale else []
     impute = [] if native_missing else [("impute", _median())]
     codes = native_categories and len(schema.categories) > 0
@@ -67,7 +70,8 @@ def prepare(
         ("codes", _categories(_codes()), list(schema.categories) if codes else []),
         ("numbers", _chain(scaling), complete),
         ("incomplete", _chain([("impute", _median()), *scaling]), incomplete),
-        ("booleans", _convert("float64"), list(schema.booleans)),
+        ("booleans", _convert("float64"), flags),
+        ("maybe", Pipeline([("numbers", _convert("float64")), ("impute", _median())]), maybe),
         ("categories", _categories(_one_hot()), [] if codes else list(schema.categories)),
         ("dates", _dates(len(schema.dates), impute), list(schema.dates)),
     ]

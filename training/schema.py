@@ -13,7 +13,7 @@ class Schema:
     Attributes:
         numbers: Columns of float64.
         categories: Columns of strings, None where missing.
-        booleans: Columns of bool, without missing values (with them, it is a category "true"/"false").
+        booleans: Columns of bool; of objects, None where missing, if there are missing values.
         dates: Columns of datetime64[ns].
         missing: Columns of any kind that have missing values.
         columns: All columns in the table's order; by kind if not given.

@@ -165,15 +165,15 @@ def test_a_table_with_every_kind_of_column(
     trained = train(tmp_path, written(columns, delimiter).encode(encoding))
     schema = trained.data.schema
     assert schema.numbers == ("number", "rare", "integer", "whole", "place")
-    assert schema.booleans == ("flag",)
-    assert schema.categories == ("maybe", "city", "town")
+    assert schema.booleans == ("flag", "maybe")
+    assert schema.categories == ("city", "town")
     assert schema.dates == ("day", "moment", "zoned", "zoned_gaps")
     assert schema.missing == {"rare", "whole", "maybe", "town", "moment", "zoned_gaps"}
     frame = trained.frame
     assert frame["number"].tolist()[:3] == [-2.75, -2.25, -1.25] or frame["number"].min() == -3.25
     assert set(frame["city"]) == {"Graz", "Linz", "Köln", "a;b", 'say "x"', "one, two", "-", "None"}
     assert set(frame["town"]) == {"Graz", "Linz", "Köln", "-", "None", None}
-    assert set(frame["maybe"]) == {"true", "false", None}
+    assert set(frame["maybe"]) == {True, False, None}
     assert frame["zoned"].tolist()[:3] == [
         pd.Timestamp("2024-01-01 08:00"),
         pd.Timestamp("2024-01-01 06:00"),
@@ -186,9 +186,13 @@ def test_a_table_with_every_kind_of_column(
         same(by_rest(trained, kind="text/csv;charset=windows-1252"), frame)
     else:
         same(by_rest(trained), frame)
-    # The same in JSON: what is a number there is one, and texts are the cells as they are.
+    # The same in JSON: what is a number or a boolean there is one, and texts are the cells as they are.
     cells = pd.DataFrame(columns).to_dict("records")
-    texts = [{**row, "place": n, "flag": bool(frame["flag"][n])} for n, row in enumerate(cells)]
+    flags = [
+        {"flag": bool(flag), "maybe": maybe}
+        for flag, maybe in zip(frame["flag"], frame["maybe"], strict=True)
+    ]
+    texts = [{**row, "place": n, **flags[n]} for n, row in enumerate(cells)]
     same(by_rest(trained, json.dumps({"dataframe_records": texts}).encode(), JSON), frame)
     values = json.loads(
         frame.assign(flag=frame["flag"]).to_json(orient="split", date_format="iso", date_unit="ns")
@@ -211,7 +215,7 @@ def test_parquet_means_the_same_as_csv(tmp_path: Path) -> None:
         {
             "number": pa.array(frame["number"], from_pandas=True),
             "flag": frame["flag"].tolist(),
-            "maybe": [{"true": True, "false": False}.get(v) for v in frame["maybe"]],
+            "maybe": frame["maybe"].tolist(),
             "city": pa.array(columns["city"]).dictionary_encode(),
             "day": pa.array(frame["day"], from_pandas=True),
             "zoned": pa.array(frame["zoned"]).cast(pa.timestamp("us", "Europe/Vienna")),
@@ -613,7 +617,9 @@ def asked(trained: Trained, folder: Path) -> list[list[float]]:
     assert rules is not None
     ours = replace(trained, signature=loaded.signature, model=replace(trained.model, profile=loaded.profile))
     records = list(csv.DictReader(io.StringIO(trained.content.decode()), delimiter=trained.delimiter))
-    as_json = json.dumps({"dataframe_records": records}).encode()
+    flags = trained.frame[list(data.schema.booleans)].to_dict("records")  # no texts in JSON
+    both = [{**texts, **own} for texts, own in zip(records, flags, strict=True)]
+    as_json = json.dumps({"dataframe_records": both}).encode()
     frames = [trained.frame, by_batch(ours), by_rest(ours), by_rest(ours, as_json, JSON)]
     return [np.asarray(estimator.predict(frame)).tolist() for frame in frames]
 
@@ -642,7 +648,7 @@ CASES = {
         {"A", "B", "-", "None", None},
     ),
     "a blank among numbers": (table_of([" ", *(f"{n}.70" for n in range(ROWS))]), None),
-    "booleans with gaps": (table_of(cycle(["true", "FALSE", "", "-"])), {"true", "false", None}),
+    "booleans with gaps": (table_of(cycle(["true", "FALSE", "", "-"])), {True, False, None}),
 }
 
 

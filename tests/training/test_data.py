@@ -54,7 +54,8 @@ def people(rows: int = ROWS) -> pd.DataFrame:
 def typed(table: pd.DataFrame) -> pd.DataFrame:
     """Give columns the types that a CSV file can't state."""
     dates = {name: pd.to_datetime(table[name]) for name in ("since", "seen")}
-    return table.assign(member=table["member"] == "true", **dates)
+    flags = {name: table[name].map({"true": True, "false": False}) for name in ("member", "news")}
+    return table.assign(**flags, **dates)
 
 
 def problem(path: Path | str, **changes: Any) -> Problem:
@@ -78,8 +79,8 @@ def test_csv_becomes_columns_by_kind(tmp_path: Path) -> None:
     data = load(tmp_path, people())
     assert data.schema == Schema(
         numbers=("age", "income"),
-        categories=("city", "news"),
-        booleans=("member",),
+        categories=("city",),
+        booleans=("member", "news"),
         dates=("since", "seen"),
         missing=frozenset({"income", "city", "news", "since"}),
         columns=("age", "income", "city", "member", "news", "since", "seen"),
@@ -90,7 +91,7 @@ def test_csv_becomes_columns_by_kind(tmp_path: Path) -> None:
             *("float64", "float64", "object", "bool", "object", "datetime64[ns]", "datetime64[ns]")
         ]
     both = pd.concat([data.x_train, data.x_test])
-    assert set(both["news"]) == {"true", "false", None}
+    assert set(both["news"]) == {True, False, None}
     assert both["seen"].min() == pd.Timestamp("2024-01-01 06:00:00")  # UTC
     assert len(both) == ROWS
     assert both["income"].isna().sum() == both["city"].isna().sum() == both["since"].isna().sum() == ROWS / 10
@@ -126,7 +127,8 @@ def test_parquet_types(tmp_path: Path) -> None:
     data = load_data(problem(tmp_path / "a.parquet", name="a", target="target"))
     assert data.schema == Schema(
         numbers=("small", "price", "huge"),
-        categories=("level", "flag"),
+        categories=("level",),
+        booleans=("flag",),
         dates=("day",),
         missing=frozenset({"flag"}),
         columns=("small", "price", "huge", "level", "day", "flag"),

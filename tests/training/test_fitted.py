@@ -111,3 +111,15 @@ def test_a_version_without_its_rows_is_judged_only_where_the_split_was_the_same(
         problem, data = load(tmp_path, cars(), **changes)
         with pytest.raises(ChampionError, match="from an earlier release"):
             new_rows(problem, data, asked)
+
+
+def test_a_boolean_has_one_hash_however_a_training_holds_it(tmp_path: Path) -> None:
+    flags = pd.Series([True, False, None] * 20, dtype=object)
+    table = pd.DataFrame({"flag": flags, "place": range(60), "y": range(60)})
+    _, data = load(tmp_path, table)
+    x = pd.concat([data.x_train, data.x_test])
+    y = np.append(data.y_train, data.y_test)
+    words = [None if flag is None else str(flag).lower() for flag in x["flag"]]
+    as_before = x.assign(flag=pd.Series(words, x.index, dtype=object))
+    known = FittedRows.of(data).hold(as_before, y)
+    assert known.tolist() == [True] * len(data.y_train) + [False] * len(data.y_test)

@@ -28,10 +28,10 @@ ROWS = 300
 SCHEMA = Schema(
     numbers=("size", "weight"),
     categories=("colour", "shape"),
-    booleans=("new",),
+    booleans=("new", "used"),
     dates=("made", "sold"),
-    missing=frozenset({"weight", "colour", "sold"}),
-    columns=("colour", "size", "made", "new", "weight", "shape", "sold"),
+    missing=frozenset({"weight", "colour", "used", "sold"}),
+    columns=("colour", "size", "made", "new", "weight", "shape", "used", "sold"),
 )
 BOOSTING = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 
@@ -47,6 +47,7 @@ def table() -> pd.DataFrame:
         "new": random.random(ROWS) > 0.5,
         "weight": np.where(random.random(ROWS) > 0.2, random.normal(size=ROWS), np.nan),
         "shape": random.choice(np.array(["round", "square"], dtype=object), ROWS),
+        "used": random.choice(np.array([True, False, None], dtype=object), ROWS),
         "sold": pd.date_range("2024-01-01", periods=ROWS).astype("datetime64[ns]"),
     }
     made = pd.DataFrame({name: pd.Series(column, dtype=column.dtype) for name, column in columns.items()})
@@ -76,7 +77,10 @@ def awkward_rows(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "one": first,
         "unseen levels": first.assign(colour="violet", shape="oval"),
         "nothing where that is allowed": first.assign(
-            colour=pd.Series([None], dtype=object), weight=np.nan, sold=pd.NaT
+            colour=pd.Series([None], dtype=object),
+            weight=np.nan,
+            used=pd.Series([None], dtype=object),
+            sold=pd.NaT,
         ),
         "NaN for a text": first.assign(colour=pd.Series([np.nan], dtype=object)),
         "pandas' own texts": table.astype({"colour": "str", "shape": "str"}),
@@ -123,7 +127,7 @@ def test_mlflow_clients_send_raw_columns(
     )
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     kinds = " ".join(column.type.name for column in loaded.metadata.get_input_schema())
-    assert kinds == "string double datetime boolean double string datetime"
+    assert kinds == "string double datetime boolean double string boolean datetime"
     for name, rows in awkward_rows(table).items():
         np.testing.assert_array_equal(loaded.predict(rows), fitted.predict(rows), err_msg=name)
 
@@ -160,6 +164,8 @@ def encode(schema: Schema, table: pd.DataFrame) -> np.ndarray:
 def test_features_are_float64(table: pd.DataFrame) -> None:
     assert len(encode(SCHEMA, table)) == ROWS
     np.testing.assert_array_equal(encode(Schema(booleans=("new",)), table)[:, 0], table["new"])
+    used = Schema(booleans=("used",), missing=frozenset({"used"}))
+    np.testing.assert_array_equal(encode(used, table)[:, 0], table["used"].astype("float64"))
 
 
 def test_rare_levels_share_a_feature_and_missing_is_a_level() -> None:
