@@ -45,10 +45,11 @@ def write(folder: str, problem: Problem, data: Data, estimator: BaseEstimator | 
         data: What it was fitted on; described once, however many models come from it.
         estimator: The fitted model.
     """
+    table = f"{data.digest} {data.rules}"  # cells that are read by other rules may give the same values
     with _lock:
-        if data.digest not in _described:
-            _described[data.digest] = describe(problem, data)
-        found = _described[data.digest]
+        if table not in _described:
+            _described[table] = describe(problem, data)
+        found = _described[table]
     if problem.task == "regression" and estimator is not None:
         found = found | {"error": _error(data, estimator)}
     Path(folder, PROFILE).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
