@@ -109,7 +109,7 @@ def missing(layout: Iterable[Group], row: Mapping[str, Value]) -> list[str]:
         f"{field.label} (under {group.title})" if len(tabs) > 1 else field.label
         for group in tabs
         for field in group.fields
-        if field.column.required and row.get(field.column.name) in (None, "")
+        if field.column.required and row.get(field.column.name) is None
     ]
 
 

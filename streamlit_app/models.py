@@ -10,6 +10,7 @@ import pandas as pd
 from serving.errors import ExplainedError
 from serving.model import Answers, LoadedModel
 from serving.profile import Column, Kind, Profile, Value
+from serving.rules import FOREIGN
 from serving.signature import Signature
 from streamlit_app import forms
 
@@ -72,6 +73,14 @@ class AppModel(LoadedModel):
     def layout(self) -> tuple[forms.Group, ...]:
         """The form."""
         return forms.groups(self.columns, self.examples)
+
+    def read(self, name: str, value: Value) -> Value:
+        """Read what a person filled in as a cell of a CSV: blanks trimmed, None for what means missing."""
+        column = next(column for column in self.signature.columns if column.name == name)
+        rule, rules = self.signature.rule(column), self.signature.rules or FOREIGN
+        if isinstance(value, str):
+            return rules.text(value, rule)
+        return None if value in rules.sentinels(rule) else value
 
     def answer(self, row: Mapping[str, Value]) -> Prediction:
         """Predict one row.

@@ -65,7 +65,7 @@ def show(model: AppModel) -> None:
 
 def _ask(model: AppModel, layout: Sequence[Group], widgets: dict[str, str]) -> None:
     """Take the row from the widgets, if nothing required is empty."""
-    row = {name: None if (value := st.session_state[key]) == "" else value for name, key in widgets.items()}
+    row = {name: model.read(name, st.session_state[key]) for name, key in widgets.items()}
     empty = forms.missing(layout, row)
     st.session_state[f"predict.{model.name}.asked"] = None if empty else row
     st.session_state[f"predict.{model.name}.empty"] = empty
