@@ -134,6 +134,9 @@ TRUSTED_TYPES = (
     "functools.partial",  # what it calls must be trusted as well
     "numpy.asarray",
     "numpy.dtype",
+    "numpy.interp",
+    "numpy.reshape",
+    "pandas.to_datetime",
     "scipy.interpolate._bsplines.BSpline",
     "scipy.interpolate._bsplines._BSpline",
     "sklearn.calibration._CalibratedClassifier",

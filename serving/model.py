@@ -11,7 +11,7 @@ import timeit
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -219,12 +219,12 @@ def load(folder: Path, name: str, version: str) -> LoadedModel:
     allowed = trusted_types()
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-        signature = Signature.from_mlmodel(described.get("signature"))
+        profile = _profile(folder)
+        signature = Signature.from_mlmodel(described.get("signature"), profile)
         file, method = _skops_file(described["flavors"], allowed)
         estimator = skops.io.load(_inside(folder, file), trusted=allowed)
         example = _example(folder, described.get("saved_input_example_info"))
         as_array, seconds = _smoke(estimator, method, signature, example)
-        profile = _profile(folder)
     except ModelUnusableError:
         raise
     except UnsupportedSignatureError as error:
@@ -244,7 +244,7 @@ def load(folder: Path, name: str, version: str) -> LoadedModel:
     return LoadedModel(
         name=name,
         version=version,
-        signature=replace(signature, rules=profile.rules if profile else None),
+        signature=signature,
         estimator=estimator,
         example=example,
         profile=profile,

@@ -20,6 +20,7 @@ import pyarrow as pa
 from serving import cells
 from serving.cells import ISO_DATE
 from serving.errors import Field, ServingError, bad_fields
+from serving.profile import Profile
 from serving.rules import FOREIGN, Kind, Rule, Rules
 
 # One table per request: 2-dimensional floats where a model has nothing but doubles, else a frame.
@@ -70,8 +71,12 @@ class Signature:
     rules: Rules | None = None
 
     @classmethod
-    def from_mlmodel(cls, signature: Mapping[str, Any] | None) -> "Signature":
+    def from_mlmodel(cls, signature: Mapping[str, Any] | None, profile: Profile | None = None) -> "Signature":
         """Read the signature of an MLmodel file, whose parts are JSON texts.
+
+        Args:
+            signature: What the file says.
+            profile: What the model was trained on: the kinds of columns that are `any` to MLflow, and rules.
 
         Raises:
             UnsupportedSignatureError: It has no named columns of plain types.
@@ -84,6 +89,8 @@ class Signature:
             name, kind = spec.get("name"), spec.get("type")
             if not isinstance(name, str) or kind == "tensor":
                 raise UnsupportedSignatureError("its signature has no named columns")
+            if kind == "any" and profile and name in profile.seen:
+                kind = _OF_SEEN[profile.seen[name].kind]
             if kind not in _CONVERTERS:
                 raise UnsupportedSignatureError(
                     f"its column {name!r} is of type {kind}, not one of {', '.join(_CONVERTERS)}"
@@ -93,6 +100,7 @@ class Signature:
         return cls(
             tuple(columns),
             tuple(Param(p["name"], p["type"], p.get("default"), p.get("shape") is not None) for p in params),
+            profile.rules if profile else None,
         )
 
     @cached_property
@@ -514,6 +522,14 @@ _KINDS: dict[str, Kind] = {
     "boolean": "boolean",
     "string": "text",
     "datetime": "date",
+}
+# By the kind of a column in `profile.json`.
+_OF_SEEN = {
+    "number": "double",
+    "integer": "double",
+    "boolean": "boolean",
+    "category": "string",
+    "date": "datetime",
 }
 _WITHOUT_NULL = {"long", "integer", "boolean"}  # these have no value that means "missing"
 

@@ -161,7 +161,7 @@ class Registry:
             version = self._version(self._client.version(name, number))
             described = yaml.safe_load(self._client.read(name, number, "MLmodel"))
             profile = self._profile(name, number)
-            signature = Signature.from_mlmodel(described.get("signature"))
+            signature = Signature.from_mlmodel(described.get("signature"), profile)
             run = self._run(version.run_id)
             parent = self._run(run.tags.get(RunTag.PARENT, "")) if run else None
             return Card(

@@ -22,6 +22,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Dataset
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 from sklearn.base import BaseEstimator
 
 from serving.contract import PLOTS, TRUSTED_TYPES
@@ -138,13 +139,17 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
 
 
 def signature(problem: Problem, data: Data) -> ModelSignature:
-    """Describe a model's input, raw columns, and its output; columns with missing values are optional."""
+    """Describe a model's input, raw columns, and its output; columns with missing values are optional.
+
+    What `pandas.read_csv` gives is to be taken, but MLflow refuses whole numbers for a double, texts for a
+    datetime, and a boolean that is missing in all rows. So these are `any`, and `profile.json` says what.
+    """
     schema = data.schema
-    kinds: dict[str, DataType] = {
-        **dict.fromkeys(schema.numbers, DataType.double),
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    kinds: dict[str, DataType | AnyType] = {
+        **dict.fromkeys((*schema.numbers, *schema.dates), anything),
         **dict.fromkeys(schema.categories, DataType.string),
-        **dict.fromkeys(schema.booleans, DataType.boolean),
-        **dict.fromkeys(schema.dates, DataType.datetime),
+        **{name: anything if name in schema.missing else DataType.boolean for name in schema.booleans},
     }
     columns: list[ColSpec | TensorSpec] = [
         ColSpec(kinds[name], name, required=name not in schema.missing) for name in data.x_train.columns

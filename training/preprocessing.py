@@ -4,10 +4,11 @@ It is made only of what scikit-learn, pandas and numpy ship: whoever loads a mod
 client of MLflow, needs nothing of this package.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
@@ -28,8 +29,8 @@ _LEVELS, _BINS = 50, 254
 _MISSING = "(missing)"
 _DAY = 86_400.0
 _YEAR = 365.2425 * _DAY
-# How numpy converts a date that is missing (NaT) to a number.
-_NOT_A_TIME = float(np.iinfo("int64").min)
+# Seconds that a datetime64[ns] can hold: dates out of it (9999-12-31 as "for ever") are missing.
+_TIMES = [-(2.0**63) / 1e9, 2.0**63 / 1e9]
 
 
 def prepare(
@@ -73,7 +74,7 @@ def prepare(
         ("booleans", _convert("float64"), flags),
         ("maybe", Pipeline([("numbers", _convert("float64")), ("impute", _median())]), maybe),
         ("categories", _categories(_one_hot()), [] if codes else list(schema.categories)),
-        ("dates", _dates(len(schema.dates), impute), list(schema.dates)),
+        ("dates", _dates(schema.dates, impute), list(schema.dates)),
     ]
     columns = ColumnTransformer([part for part in parts if part[2]])
     return Pipeline([("prepare", columns), ("model", estimator)])
@@ -89,7 +90,11 @@ def _median() -> SimpleImputer:
 
 
 def _convert(kind: str) -> FunctionTransformer:
-    return FunctionTransformer(np.asarray, kw_args={"dtype": kind})
+    return _function(np.asarray, dtype=kind)
+
+
+def _function(function: Callable[..., Any], **options: object) -> FunctionTransformer:
+    return FunctionTransformer(function, kw_args=options)
 
 
 def _replace(missing: object, value: object) -> SimpleImputer:
@@ -124,14 +129,14 @@ def _categories(encode: BaseEstimator) -> Pipeline:
     )
 
 
-def _dates(count: int, impute: Sequence[tuple[str, Any]]) -> Pipeline:
-    """Encode dates as elapsed time, day of the week and season."""
+def _dates(names: Sequence[str], impute: Sequence[tuple[str, Any]]) -> Pipeline:
+    """Encode dates, also texts in ISO 8601, as elapsed time, day of the week and season."""
 
     def cycle(period: float, knots: int, degree: int) -> SplineTransformer:
         places = np.linspace(0, period, knots + 1)[:, None]
         return SplineTransformer(
             degree=degree,
-            knots=np.repeat(places, count, axis=1),
+            knots=np.repeat(places, len(names), axis=1),
             extrapolation="periodic",
             handle_missing="zeros",
         )
@@ -145,12 +150,20 @@ def _dates(count: int, impute: Sequence[tuple[str, Any]]) -> Pipeline:
             ("season", cycle(_YEAR, knots=6, degree=3)),
         ]
     )
-    return Pipeline(
+    column = Pipeline(
         [
+            ("read", _function(pd.to_datetime, format="ISO8601", utc=True)),
             # By way of seconds, because a column of dates may have any unit.
             ("seconds", _convert("datetime64[s]")),
+            ("column", _function(np.reshape, shape=(-1, 1))),
+        ]
+    )
+    return Pipeline(
+        [
+            ("columns", ColumnTransformer([(name, column, name) for name in names])),
             ("numbers", _convert("float64")),
-            ("missing", _replace(_NOT_A_TIME, np.nan)),
+            # Every number within stays what it is; numpy's number of a missing date (NaT) is out of it.
+            ("missing", _function(np.interp, xp=_TIMES, fp=_TIMES, left=np.nan, right=np.nan)),
             ("encode", union),
         ]
     )

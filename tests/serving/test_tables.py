@@ -1,13 +1,7 @@
 """Tables: one reading in training, Batch and REST, and rules that travel with the model."""
 
-import csv
-import io
 import json
-import re
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,123 +12,40 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import csv as arrow_csv
-from sklearn.linear_model import Ridge
 
 from scoring import openapi
 from scoring.requests import CSV, JSON, PARQUET
 from scoring.requests import read as read_request
-from serving import model, tables
+from serving import tables
 from serving.cells import convert
 from serving.errors import ServingError
 from serving.infer import infer
-from serving.model import LoadedModel
-from serving.profile import Profile
 from serving.rules import MISSING, Options, Rule, Rules
 from serving.signature import Column as SignatureColumn
 from serving.signature import Signature
 from streamlit_app import tables as batch
-from streamlit_app.models import AppModel
+from tests.serving.readers import (
+    ROWS,
+    agree,
+    answers,
+    assert_equal,
+    by_batch,
+    by_rest,
+    cycle,
+    logged,
+    same,
+    train,
+    written,
+)
 from training import data as training_data
-from training import packing, profile
-from training.data import Data, load_data
-from training.preprocessing import prepare
+from training import profile
+from training.data import Data
 from training.problem import Problem
 from training.refusals import ProblemError
 from training.tables import Table
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow warns of its own type hints when it is imported
-    import mlflow.pyfunc  # noqa: F401 - the training finds it loaded
-
-ROWS = 40
 WORDS = sorted(MISSING - {""})
 BLANKS = ["", " ", "\u00a0", "\t "]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A table as training read it, and what a model of it has."""
-
-    content: bytes
-    problem: Problem
-    data: Data
-    signature: Signature
-    model: AppModel
-
-    @property
-    def delimiter(self) -> str:
-        """What is between its cells."""
-        return ";" if b";" in self.content else ","
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The features in the file's order, which a column `place` says."""
-        both = pd.concat([self.data.x_train, self.data.x_test])
-        return both.sort_values("place").reset_index(drop=True)
-
-
-def train(folder: Path, content: bytes | str, name: str = "t.csv", **changes: Any) -> Trained:
-    """Load a table, and write and read what travels with its model."""
-    content = content.encode() if isinstance(content, str) else content
-    path = folder / name
-    path.write_bytes(content)
-    known: dict[str, Any] = {"name": "t", "task": "regression", "target": "y", "folds": 2}
-    source = {"source": "parquet" if name.endswith("parquet") else "csv", "path": str(path)}
-    problem = Problem(**{**known, "data": source, **changes})
-    load_data.cache_clear()
-    data = load_data(problem)
-    found = Profile.read(json.dumps(profile.describe(problem, data), allow_nan=False))
-    logged = packing.signature(problem, data).to_dict()
-    signature = Signature(Signature.from_mlmodel(logged).columns, rules=found.rules)
-    loaded = LoadedModel("t", "1", signature, None, None, found, datetime.now(UTC), 0.001)
-    return Trained(content, problem, data, signature, AppModel.of(loaded, {}, None, None))
-
-
-def by_batch(trained: Trained, content: bytes | None = None, name: str = "t.csv") -> pd.DataFrame:
-    upload = batch.read(name, trained.content if content is None else content, trained.model.columns)
-    matched = batch.match(upload, trained.model)
-    assert matched.problems == ()
-    return matched.frame
-
-
-def by_rest(trained: Trained, content: bytes | None = None, kind: str = CSV) -> pd.DataFrame:
-    body = trained.content if content is None else content
-    return trained.signature.frame(read_request(body, kind, trained.signature, 1_000_000).table)
-
-
-def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose texts are objects and whose missing texts are None, as training has them."""
-    texts = {
-        name: frame[name].astype(object).where(frame[name].notna(), None)
-        for name in frame.columns
-        if frame[name].dtype.kind not in "fbMi"
-    }
-    return frame.assign(**texts)
-
-
-def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(plain(one), plain(other), check_exact=True)
-
-
-def agree(trained: Trained) -> None:
-    """Training, Batch and REST have equal frames of one file."""
-    same(by_batch(trained), trained.frame)
-    same(by_rest(trained), trained.frame)
-
-
-def written(columns: Mapping[str, list[str]], delimiter: str = ",", y: list[str] | None = None) -> str:
-    sink = io.StringIO()
-    writer = csv.writer(sink, delimiter=delimiter, lineterminator="\n")
-    rows = len(next(iter(columns.values())))
-    target = y or [str(n % 7) for n in range(rows)]
-    every = {**columns, "place": [str(n) for n in range(rows)], "y": target}
-    writer.writerow(every)
-    writer.writerows(zip(*every.values(), strict=True))
-    return sink.getvalue()
-
-
-def cycle(values: list[str], rows: int = ROWS) -> list[str]:
-    return [values[n % len(values)] for n in range(rows)]
 
 
 @pytest.mark.parametrize(("delimiter", "decimal"), [(",", "."), (";", ","), ("\t", "."), ("|", ",")])
@@ -481,23 +392,6 @@ def test_how_a_table_was_read_is_said(tmp_path: Path) -> None:
     )
 
 
-def test_an_optional_column_may_be_left_out_or_empty(tmp_path: Path) -> None:
-    columns = {
-        "number": cycle(["1.5", ""]),
-        "flag": cycle(["true", "false", ""]),
-        "city": cycle(["Graz", "Linz", ""]),
-        "day": cycle(["2024-01-01", "2024-01-02", ""]),
-    }
-    trained = train(tmp_path, written(columns))
-    nothing = [{"place": 1}, dict.fromkeys(columns) | {"place": 1}]
-    answers = [by_rest(trained, json.dumps({"dataframe_records": [row]}).encode(), JSON) for row in nothing]
-    answers += [by_rest(trained, body) for body in (b"place\n1\n", b"number,flag,city,day,place\n,,,,1\n")]
-    answers += [by_batch(trained, body) for body in (b"place\n1\n", b"number,flag,city,day,place\n,,,,1\n")]
-    for answer in answers:
-        assert answer[list(columns)].isna().all(axis=None)
-        same(answer, answers[0])
-
-
 @pytest.mark.parametrize(
     ("cells", "says"),
     [
@@ -589,8 +483,6 @@ def test_optional_integers_and_booleans_may_be_missing() -> None:
 
 # Models and their predictions
 
-OF_MLFLOW = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
-
 
 @pytest.fixture
 def before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -606,24 +498,6 @@ def before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     profile._described.clear()
 
 
-def asked(trained: Trained, folder: Path) -> list[list[float]]:
-    """Fit and log a model as training does, load it as REST does, and ask it for the file in each way."""
-    data = trained.data
-    prepared = prepare(Ridge(), data.schema, scale=True, native_missing=False)
-    estimator = prepared.fit(data.x_train, data.y_train)
-    packing.save_model(estimator, str(folder), trained.problem, data)
-    loaded = model.load(folder, "t", "1")
-    rules = loaded.signature.rules
-    assert rules is not None
-    ours = replace(trained, signature=loaded.signature, model=replace(trained.model, profile=loaded.profile))
-    records = list(csv.DictReader(io.StringIO(trained.content.decode()), delimiter=trained.delimiter))
-    flags = trained.frame[list(data.schema.booleans)].to_dict("records")  # no texts in JSON
-    both = [{**texts, **own} for texts, own in zip(records, flags, strict=True)]
-    as_json = json.dumps({"dataframe_records": both}).encode()
-    frames = [trained.frame, by_batch(ours), by_rest(ours), by_rest(ours, as_json, JSON)]
-    return [np.asarray(estimator.predict(frame)).tolist() for frame in frames]
-
-
 def table_of(first: list[str], name: str = "first", delimiter: str = ",") -> str:
     random = np.random.default_rng(1)
     area = random.integers(10, 60, len(first))
@@ -631,41 +505,7 @@ def table_of(first: list[str], name: str = "first", delimiter: str = ",") -> str
     return written({name: first, "area": [str(n) for n in area]}, delimiter, list(map(str, price)))
 
 
-CASES = {
-    "a level that is called None": (
-        table_of(cycle(["None", "Brick", "None", "Stone"])),
-        {"None", "Brick", "Stone"},
-    ),
-    "dates with a zone": (
-        table_of(
-            [f"2020-01-{1 + n % 28:02}T{n % 24:02}:00:00{'Z' if n % 2 else '+02:00'}" for n in range(ROWS)]
-        ),
-        None,
-    ),
-    "semicolons and decimal commas": (table_of([f"{n},5" for n in range(ROWS)], delimiter=";"), None),
-    "words for what is missing": (
-        table_of(cycle(["A", "n/a", "-", "None", "NA", "null", "", "B"], 120)),
-        {"A", "B", "-", "None", None},
-    ),
-    "a blank among numbers": (table_of([" ", *(f"{n}.70" for n in range(ROWS))]), None),
-    "booleans with gaps": (table_of(cycle(["true", "FALSE", "", "-"])), {True, False, None}),
-}
-
-
-@OF_MLFLOW
-@pytest.mark.parametrize("case", CASES)
-def test_a_model_answers_the_same_by_every_way(tmp_path: Path, case: str) -> None:
-    content, levels = CASES[case]
-    trained = train(tmp_path, content)
-    if levels:
-        assert set(trained.frame["first"]) == levels
-    answers = asked(trained, tmp_path / "model")
-    assert len(answers[0]) == len(trained.frame)
-    for answer in answers[1:]:
-        assert answer == pytest.approx(answers[0], rel=1e-12)  # a table's layout may change the last digit
-
-
-@OF_MLFLOW
+@pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # of MLflow's own code
 @pytest.mark.usefixtures("before")
 @pytest.mark.parametrize(
     "cells",
@@ -690,9 +530,7 @@ def test_a_model_from_before_answers_as_its_training_read(
         return Table(table, Rules(), {}, (), np.empty(0, dtype=int), np.zeros(table.num_rows, dtype="uint64"))
 
     monkeypatch.setattr(training_data, "read_table", read_before)
-    answers = asked(train(tmp_path, table_of(cycle(cells))), tmp_path / "model")
-    for answer in answers[1:]:
-        assert answer == pytest.approx(answers[0], rel=1e-12)  # a table's layout may change the last digit
+    assert_equal(answers(logged(train(tmp_path, table_of(cycle(cells))), tmp_path / "model")))
 
 
 def test_rules_travel_as_json() -> None:
@@ -722,139 +560,6 @@ def test_what_is_known_beforehand_is_not_inferred() -> None:
     found = convert(table.column("a"), rules.columns["a"], rules)
     assert found.faults == ()
     np.testing.assert_array_equal(found.values, [1234, np.nan])
-
-
-def filled(cells: list[str], rows: int = 60) -> str:
-    """A table whose column `odd` begins with these cells, and goes on with the last of them."""
-    return written({"odd": [*cells, *cells[-1:] * (rows - len(cells))], "area": cycle(["5", "7", "9"], rows)})
-
-
-NAT = pd.NaT
-UNUSUAL: list[tuple[list[str], dict[str, Any], list[Any], str]] = [
-    (["1", "?", "2"], {}, [1, None, 2], r"as missing '\?' in 1 of 60 rows, the first of them: 2 "),
-    (["1", "?", "?", "?", "2"], {"na": ["?"]}, [1, None, None, None, 2], ""),
-    (["-999", "2"], {"na": [-999]}, [None, 2], ""),
-    (
-        ["2020-01-02", "soon", "2020-01-03"],
-        {},
-        ["2020-01-02", NAT, "2020-01-03"],
-        "as missing 'soon' in 1 of",
-    ),
-    (
-        ["2020-01-02", "2020-02-30", "2020-01-03"],
-        {},
-        ["2020-01-02", NAT, "2020-01-03"],
-        "'2020-02-30' in 1 of",
-    ),
-    (["1.5", " ", "2"], {}, [1.5, None, 2], "blanks in 1 of 60 rows are read as missing numbers"),
-    (["$5.00", "-$1,234.50", "$7"], {}, [5, -1234.5, 7], r"numbers with '\$', which is left out"),
-    (["12.5%", "7 %"], {}, [12.5, 7], "numbers with '%'"),
-    (["5 yrs", "6 yrs"], {}, ["5 yrs", "6 yrs"], "type: number, unit: yrs"),
-    (["5 yrs", "6 yrs"], {"columns": {"odd": {"type": "number", "unit": "yrs"}}}, [5, 6], ""),
-    (
-        ["1,234", "5"],
-        {"columns": {"odd": {"type": "number", "thousands": ","}}},
-        [1234, 5],
-        "between thousands",
-    ),
-    (["00501", "10020"], {}, ["00501", "10020"], "read as text, because of leading zeros"),
-    (["501", "10020"], {"columns": {"odd": {"type": "text"}}}, ["501", "10020"], ""),
-    (["3/31/2015", "04/01/2015"], {}, ["2015-03-31", "2015-04-01"], "dates such as 05/23/2024 for 23 May"),
-    (["31/3/2015", "04/01/2015"], {}, ["2015-03-31", "2015-01-04"], "dates such as 23/05/2024 for 23 May"),
-    (["01.03.2025", "02.03.2025"], {}, ["2025-03-01", "2025-03-02"], "dates such as 23.05.2024 for 23 May"),
-    (
-        ["3/31/2015 10:30 PM", "04/01/2015 1:00 AM"],
-        {},
-        ["2015-03-31T22:30", "2015-04-01T01"],
-        "10:30|08:30 AM",
-    ),
-    (["02-Mar-2025", "03-Mar-2025"], {}, ["2025-03-02", "2025-03-03"], "dates such as 23-May-2024"),
-    (
-        ["02/03/2025", "03/03/2025"],
-        {"columns": {"odd": {"type": "date", "format": "%d/%m/%Y"}}},
-        ["2025-03-02", "2025-03-03"],
-        "",
-    ),
-    (["2020-01-02", "9999-12-31", "2020-01-03"], {}, ["2020-01-02", NAT, "2020-01-03"], "1678 to 2261"),
-    (["2020-01-02T08:00Z", "9999-12-31T00:00Z"], {}, ["2020-01-02T08:00", NAT], "1678 to 2261"),
-]
-
-
-@pytest.mark.parametrize(("cells", "changes", "values", "says"), UNUSUAL)
-def test_unusual_cells_are_read_alike_everywhere_and_said(
-    tmp_path: Path, cells: list[str], changes: dict[str, Any], values: list[Any], says: str
-) -> None:
-    trained = train(tmp_path, filled(cells), **changes)
-    agree(trained)
-    found = trained.frame["odd"][: len(values)].tolist()
-    if isinstance(found[0], pd.Timestamp):
-        found = [str(value) for value in found]
-        values = [str(pd.Timestamp(value)) for value in values]
-    assert [None if pd.isna(value) else value for value in found] == values
-    assert re.search(says, "; ".join(trained.data.notes))
-    assert bool(says) == bool(trained.data.notes)
-
-
-REFUSED: list[tuple[list[str], str]] = [
-    (
-        ["1", "?", "?", "2"],
-        r"expected numbers; got '\?' in 2 of 60 rows, the first of them: 2, 3 .* na: \[\"\?\"\]",
-    ),
-    (
-        ["2020-01-02", "soon", "so", "2020-01-03"],
-        r"expected dates; got 'so.*columns: \{odd: \{type: text\}\}",
-    ),
-    (
-        ["02/03/2025", "03/03/2025"],
-        'may come first, .*. Write columns: {odd: {type: date, format: "%d/%m/%Y"}}, or "%m/',
-    ),
-    (
-        ["31/03/2025", "03/31/2025", "03/31/2025", "30/03/2025"],
-        "expected dates; got '03/31/2025' in 2 of 60 rows",
-    ),
-]
-
-
-@pytest.mark.parametrize(("cells", "says"), REFUSED)
-def test_cells_that_may_mean_two_things_are_refused_with_a_way_out(
-    tmp_path: Path, cells: list[str], says: str
-) -> None:
-    with pytest.raises(ProblemError) as error:
-        train(tmp_path, filled(cells))
-    assert says in str(error.value) or re.search(says, str(error.value))
-
-
-def test_a_class_among_numbers_is_a_class(tmp_path: Path) -> None:
-    y = cycle(["1", "2", "other"])
-    trained = train(tmp_path, written({"a": cycle(["1.5", "2", "3"])}, y=y), task="classification")
-    assert set(trained.data.y_train) == {"1", "2", "other"}
-
-
-def test_a_number_that_only_names_the_row_is_left_out_unless_it_is_asked_for(tmp_path: Path) -> None:
-    numbers = [str(n) for n in range(1, ROWS + 1)]
-    area = cycle(["5", "7", "9"])
-    for name, rest in (("customer_id", {"area": area}), ("first", {"area": area})):
-        content = written({name: numbers, **rest})
-        left = train(tmp_path, content)
-        assert name not in left.data.schema.columns
-        assert f"columns: {{{name}: {{type: number}}}}): '{name}'" in left.data.notes[0]
-        agree(left)
-        kept = train(tmp_path, content, columns={name: {"type": "number"}})
-        assert name in kept.data.schema.columns
-    unnamed = train(tmp_path, written({"": numbers, "area": area}))
-    assert unnamed.data.schema.columns[0] == "area"
-    assert "the first column, which has no name" in unnamed.data.notes[0]
-
-
-def test_rows_without_a_target_are_refused_or_skipped(tmp_path: Path) -> None:
-    content = written({"a": cycle(["1.5", "2", "3"])}, y=["", *cycle(["1", "2", "3"], ROWS - 1)])
-    with pytest.raises(
-        ProblemError, match=r"1 of \d+ rows have none .* first of them: 1 .*target_missing: skip"
-    ):
-        train(tmp_path, content)
-    trained = train(tmp_path, content, target_missing="skip")
-    assert len(trained.frame) == ROWS - 1
-    assert "rows without a target left out: 1" in trained.data.notes
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import mlflow.sklearn
+import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from mlflow.models import infer_signature
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
 from serving.contract import TRUSTED_TYPES
+from training import packing
+from training.data import Data
 from training.preprocessing import prepare
+from training.problem import Problem
 from training.schema import Schema
 
 if TYPE_CHECKING:
@@ -86,6 +88,10 @@ def awkward_rows(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "pandas' own texts": table.astype({"colour": "str", "shape": "str"}),
         "dates in seconds": table.astype({"made": "datetime64[s]", "sold": "datetime64[s]"}),
         "dates in microseconds": table.astype({"made": "datetime64[us]", "sold": "datetime64[us]"}),
+        "dates in texts": table.assign(
+            made=table["made"].dt.strftime("%Y-%m-%dT%H:%M:%S+00:00"),
+            sold=table["sold"].dt.strftime("%Y-%m-%d"),
+        ),
         "columns in another order": table[table.columns[::-1]],
     }
 
@@ -101,6 +107,7 @@ def test_a_saved_model_predicts_the_same(fitted: BaseEstimator, table: pd.DataFr
         "pandas' own texts",
         "dates in seconds",
         "dates in microseconds",
+        "dates in texts",
         "columns in another order",
     ):
         np.testing.assert_array_equal(fitted.predict(awkward_rows(table)[name]), same, err_msg=name)
@@ -109,25 +116,21 @@ def test_a_saved_model_predicts_the_same(fitted: BaseEstimator, table: pd.DataFr
 def test_every_trusted_type_is_needed(table: pd.DataFrame, target: np.ndarray) -> None:
     model = prepare(Ridge(), SCHEMA, scale=True, native_missing=False).fit(table, target)
     needed = sorted(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
-    assert needed == [name for name in TRUSTED_TYPES if name.startswith(("numpy.", "scipy."))]
+    assert needed == [name for name in TRUSTED_TYPES if name.startswith(("numpy.", "pandas.", "scipy."))]
 
 
 @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # of MLflow's own code
 def test_mlflow_clients_send_raw_columns(
-    fitted: BaseEstimator, table: pd.DataFrame, target: np.ndarray, tmp_path: Path
+    fitted: BaseEstimator, table: pd.DataFrame, target: pd.Series, tmp_path: Path
 ) -> None:
-    mlflow.sklearn.save_model(
-        fitted,
-        tmp_path / "model",
-        serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-        skops_trusted_types=list(TRUSTED_TYPES),
-        signature=infer_signature(table, target),
-        input_example=table.head(3),
-        pip_requirements=["scikit-learn"],
+    problem = Problem(
+        name="things", task="regression", target="y", data={"source": "csv", "path": "things.csv"}
     )
+    data = Data(table, table, target.to_numpy(), target.to_numpy(), SCHEMA, "digest", "things.csv")
+    packing.save_model(fitted, str(tmp_path / "model"), problem, data)
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
-    kinds = " ".join(column.type.name for column in loaded.metadata.get_input_schema())
-    assert kinds == "string double datetime boolean double string boolean datetime"
+    kinds = " ".join(str(column.type) for column in loaded.metadata.get_input_schema())
+    assert kinds == "DataType.string Any Any DataType.boolean Any DataType.string Any Any"
     for name, rows in awkward_rows(table).items():
         np.testing.assert_array_equal(loaded.predict(rows), fitted.predict(rows), err_msg=name)
 
@@ -181,7 +184,8 @@ def test_dates_become_time_weekday_and_season() -> None:
     schema = Schema(dates=("d",), missing=frozenset({"d"}))
     days = pd.Series(pd.date_range("2023-01-01", "2026-12-31"))
     table = pd.DataFrame({"d": pd.concat([days, pd.Series([pd.NaT])], ignore_index=True)})
-    encoded = encode(schema, table)
+    prepared = prepare(Ridge(), schema, scale=False, native_missing=True)[:-1]
+    encoded = prepared.fit_transform(table)
     time_, weekday, season = encoded[:-1, 0], encoded[:-1, 1:8], encoded[:-1, 8:]
     assert (np.diff(time_) > 0).all()
     assert time_.std() == pytest.approx(1)
@@ -194,6 +198,12 @@ def test_dates_become_time_weekday_and_season() -> None:
     assert np.abs(np.diff(half_a_year_later, axis=0)).max() > 0.5
     assert np.isnan(encoded[-1, 0])
     assert not encoded[-1, 1:].any()
+    for far in ("9999-12-31", "1066-10-14"):
+        as_missing = prepared.transform(pd.DataFrame({"d": [far]}))
+        np.testing.assert_array_equal(as_missing, encoded[-1:])
+    for other in ("03/04/2024", "31.12.2024", "soon"):
+        with pytest.raises(ValueError, match="not ISO8601"):
+            prepared.transform(pd.DataFrame({"d": [other]}))
 
 
 def test_wide_tables_are_quick() -> None:
