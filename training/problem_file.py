@@ -151,6 +151,13 @@ _PARTS: dict[str, type[BaseModel]] = {
     "columns": Reading,
     "split": Split,
 }
+_EXAMPLES = {
+    "data": "{source: csv, path: table.csv}",
+    "gate": "{min_improvement: 0.01}",
+    "models": "{knn: {params: {p: 1}}}",
+    "columns": "{zip: {type: text}}",
+    "split": "{by: group, column: patient}",
+}
 
 
 def _explain(lines: Mapping[tuple[str, ...], int], fault: ErrorDetails) -> tuple[int, str]:
@@ -179,10 +186,12 @@ def _reason(fault: ErrorDetails) -> str:
     if kind == "literal_error":
         allowed = str(fault["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         return expected(got, allowed)
+    part = str(next(iter(fault["loc"]), ""))
+    example = f", such as {part}: {_EXAMPLES[part]}" if part in _EXAMPLES else ""
     wanted = {
         "tuple_type": "a list, such as [a, b]",
         "list_type": "a list, such as [a, b]",
-        "dict_type": "keys and values",
-        "model_type": "keys and values",
+        "dict_type": f"keys and values{example}",
+        "model_type": f"keys and values{example}",
     }.get(kind, re.sub(r"^\w+ should (?:be |have )?", "", fault["msg"]))
     return f"expected {wanted}; got {got!r}"

@@ -175,7 +175,10 @@ def test_splits_that_do_not_fit_are_refused(
         ("{by: group}", r"split\.column: required, but missing"),
         ("{by: group, column: target}", r"split\.column: expected another column than the target"),
         ("{by: key, colum: a, column: b}", r"split\.colum: unknown field\. Did you mean 'column'\?"),
-        ("group", r"split: expected keys and values; got 'group'"),
+        (
+            "group",
+            r"split: expected keys and values, such as split: {by: group, column: \w+}; got 'group'",
+        ),
     ],
 )
 def test_a_problem_file_states_the_split(tmp_path: Path, split: str, message: str) -> None:
