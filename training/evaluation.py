@@ -23,7 +23,7 @@ from sklearn.model_selection import learning_curve
 from training import ensemble, estimators, judging, plots, splits
 from training.algorithms import ENSEMBLE, SEED
 from training.data import Data, some_rows
-from training.predictions import predict
+from training.predictions import ScoringError, predict
 from training.problem import Problem
 from training.results import Evaluation, Fold, Result, first_line
 
@@ -50,7 +50,7 @@ def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, 
         fold: Which fold to score on, from 0.
 
     Raises:
-        Exception: Whatever the estimator raises; or ValueError if the metric isn't defined on this fold.
+        Exception: Whatever the estimator raises; or ScoringError if the metric has no value on this fold.
     """
     with _measured() as measured:
         start = time.perf_counter()
@@ -59,10 +59,13 @@ def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, 
         estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
         estimator.fit(data.x_train.iloc[fitted], data.y_train[fitted])
         predictions = predict(estimator, data.x_train.iloc[scored])
-        score = judging.score(problem, predictions, data.y_train[scored])
+        try:
+            score = judging.score(problem, predictions, data.y_train[scored])
+        except ScoringError as error:
+            raise ScoringError(
+                f"{error} in fold {fold + 1}. Choose another metric, or fewer and larger folds"
+            ) from error
         seconds = time.perf_counter() - start
-    if not math.isfinite(score):
-        raise ValueError(f"{problem.metric} is not defined on fold {fold + 1}: {score}")
     said = ensemble.compact(predictions, data.y_train)
     return Fold(score, seconds, measured.peak_memory_mib, measured.warnings, said)
 

@@ -85,7 +85,10 @@ def challenger(results: Iterable[Result], metric: Metric) -> Result | str:
     baseline = next((r for r in results if r.algorithm == BASELINE), None)
     if baseline is None or not baseline.completed:
         why = baseline.error if baseline else "it was not started"
-        return f"expected a baseline that the best, {winner.algorithm}, beats; got none ({why}). Train again"
+        return (
+            f"expected a baseline that the best, {winner.algorithm}, beats; got none ({why}). "
+            "Mend that, and train again"
+        )
     if not metric.better(winner.mean, baseline.mean) or _same(winner.mean, baseline.mean):
         return (
             f"the best, {winner.algorithm} with {metric.label} {number(winner.mean)}, doesn't beat "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from training import estimators, evaluation, plots
 from training.algorithms import SEED
 from training.data import load_data
 from training.evaluation import explain, fit_final, fit_fold
+from training.predictions import ScoringError
 from training.results import Evaluation, failed
 
 if TYPE_CHECKING:
@@ -151,6 +153,12 @@ def test_a_metric_without_a_value_fails_the_fold(problems: dict[str, Problem]) -
     assert fit_fold(problem, data, "naive_bayes", {}, 0).score >= 0
     with pytest.raises(ValueError, match="n_neighbors"):
         fit_fold(problem, data, "knn", {"n_neighbors": 10_000}, 0)
+    r2 = problems["diabetes"].model_copy(update={"metric": "r2"})
+    data = load_data(r2)
+    constant = replace(data, y_train=np.ones(len(data.y_train)))
+    said = r"r2 has no value on these \d+ rows .* in fold 2\. Choose another metric, or fewer"
+    with pytest.raises(ScoringError, match=said):
+        fit_fold(r2, constant, "dummy", {}, 1)
 
 
 @pytest.mark.parametrize(("name", "model"), [("wine", "naive_bayes"), ("diabetes", "ridge")])

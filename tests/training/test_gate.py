@@ -85,7 +85,7 @@ def test_nothing_challenges_where_nothing_was_trained(make_result: Make) -> None
 def test_nothing_challenges_without_a_baseline(make_result: Make) -> None:
     late = make_result("dummy", status="failed", fold_scores=(), error="the time limit was reached")
     for baseline, why in (([], "it was not started"), ([late], "the time limit was reached")):
-        said = f"expected a baseline that the best, knn, beats; got none ({why}). Train again"
+        said = f"expected a baseline that the best, knn, beats; got none ({why}). Mend that, and train again"
         assert challenger([*baseline, make_result("knn", 0.9)], AUC) == said
 
 
