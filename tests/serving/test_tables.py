@@ -568,6 +568,7 @@ def test_what_is_known_beforehand_is_not_inferred() -> None:
         (pa.array([36000], pa.time32("s")), r"time32\[m?s\]"),
         (pa.array([36000], pa.duration("s")), r"duration\[s\]"),
         (pa.array([[1]]), "list|nested"),
+        (pa.array([{"of": 1}]), "struct|nested"),
         (pa.array([b"x"]), "binary|of type bytes|type bytes"),
     ],
 )
