@@ -16,6 +16,7 @@ FITTED_ROWS = "fitted_rows.npy"
 FITTED_UNITS = "fitted_units.npz"
 LEADERBOARD = "leaderboard.json"
 CHECKS = "checks.json"
+REPORT = "report.html"
 PLOTS = "plots"  # the folder of a model's run that holds its plots
 
 

@@ -161,7 +161,24 @@ def _final(
     return Evaluation(result, estimator, predictions, drawn)
 
 
-def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any]) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Explanation:
+    """What explains a winner.
+
+    Attributes:
+        plots: PNG by file name.
+        estimator: A fit of at most 20,000 rows.
+        columns: Names of the columns that were shuffled.
+        drops: What the metric lost by that, shape (columns, repeats).
+    """
+
+    plots: Mapping[str, bytes]
+    estimator: BaseEstimator
+    columns: Sequence[str]
+    drops: np.ndarray
+
+
+def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any]) -> Explanation:
     """Draw what people ask about a winner: what more rows would gain, and which columns matter to it.
 
     Args:
@@ -171,8 +188,8 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         params: What a search chose, over the algorithm's own.
 
     Returns:
-        PNG bytes by file name: the learning curve (cross-validated on three folds) and the permutation
-        importance on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation). Both fit
+        With two plots: the learning curve (cross-validated on three folds) and the permutation importance
+        on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation). Both fit
         at most 20,000 rows. If they would take more than about half a minute each, the curve has fewer rows,
         and only the columns whose order tells most of the target are shuffled; the plots say so.
     """
@@ -202,10 +219,11 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         columns, drops = _importance(problem, data, estimator, scorer)
     label, every = problem.scoring.label, data.x_test.shape[1]
     chosen = f", {len(columns):,} of {every:,} columns" if len(columns) < every else ""
-    return {
+    drawn = {
         "learning_curve.png": plots.learning_curve(title, label, sizes, sign * fitted, sign * validated),
         "permutation_importance.png": plots.permutation_importance(f"{title}{chosen}", label, columns, drops),
     }
+    return Explanation(drawn, estimator, columns, drops)
 
 
 def _importance(

@@ -151,6 +151,7 @@ def _first(
         **numbers,
         "gate_baseline": repr(held),
         "gate_baseline_confidence": f"{confidence:.4f}",
+        **_ends(drawn),
     }
     if confidence >= problem.gate.confidence:
         return _decision("promote", f"{one} with {score_text} is the first champion", numbers)
@@ -181,6 +182,7 @@ def _compare(
         "gate_champion": repr(held),
         VersionTag.GATE_IMPROVEMENT: repr(improvement),
         VersionTag.GATE_CONFIDENCE: f"{confidence:.4f}",
+        **_ends(drawn),
     }
     scores = f"{metric.label} {number(value)} against {number(held, value)} on {rows}"
     if one.data_digest != other.data_digest:
@@ -239,6 +241,14 @@ def _score(problem: Problem, contender: Contender, actual: np.ndarray) -> float:
 def _share_better(drawn: np.ndarray, tie: float) -> float:
     """Return the share of draws that are better, where a tie counts half; 0 if nothing could be drawn."""
     return float(np.mean((drawn > tie) + 0.5 * (np.abs(drawn) <= tie))) if len(drawn) else 0.0
+
+
+def _ends(drawn: np.ndarray) -> dict[str, str]:
+    """Return the 95 % interval of the improvement over the champion, or the baseline in its place."""
+    if not len(drawn):
+        return {}
+    low, high = np.percentile(drawn, (2.5, 97.5)).tolist()
+    return {"gate_low": repr(low), "gate_high": repr(high)}
 
 
 def _same(one: float, other: float) -> bool:

@@ -9,7 +9,7 @@ replacement, and each draw is scored. A draw on which the metric has no value is
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,7 +80,6 @@ def holdout_metrics(problem: Problem, predictions: Predictions, actual: np.ndarr
     Raises:
         ScoringError: The problem's metric isn't defined for these predictions.
     """
-    case = Case.of(problem, predictions, actual)
     usual = dict(_USUAL[problem.task])
     if predictions.scores is None:
         usual.pop("roc_auc", None)
@@ -88,6 +87,21 @@ def holdout_metrics(problem: Problem, predictions: Predictions, actual: np.ndarr
         usual.pop("log_loss", None)
     names = {problem.scoring.label: problem.metric}
     names |= {label: name for label, name in usual.items() if label not in names}
+    return _intervals(problem, Case.of(problem, predictions, actual), names)
+
+
+def interval(problem: Problem, predictions: Predictions, actual: np.ndarray) -> Interval:
+    """Score predictions by the problem's metric alone, with its interval.
+
+    Raises:
+        ScoringError: It isn't defined for these predictions.
+    """
+    label = problem.scoring.label
+    return _intervals(problem, Case.of(problem, predictions, actual), {label: problem.metric})[label]
+
+
+def _intervals(problem: Problem, case: Case, names: Mapping[str, str]) -> dict[str, Interval]:
+    """Score by some metrics, given by label; the problem's own must be defined."""
     _defined(problem, case)
     values = {label: on_rows(name, case) for label, name in names.items()}
     drawn: dict[str, list[np.ndarray]] = {label: [] for label in names}

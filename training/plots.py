@@ -1,15 +1,18 @@
-"""Plots of one evaluated model, as PNG bytes.
+"""Plots of one evaluated model, as PNG for its run and as SVG for the report.
 
 Drawn on bare figures instead of pyplot: no global state, no backend, nothing to close.
 """
 
 import functools
 import io
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn import metrics
@@ -18,7 +21,29 @@ from training.data import some_rows
 from training.predictions import Predictions
 
 _BLUE, _ORANGE, _GREY, _INK = "#2563a8", "#d9660f", "#9aa3ad", "#1f2933"
+# A column may have any name: two dollar signs in it are no formula. In SVG, text stays text.
+mpl.rcParams.update({"text.parse_math": False, "svg.fonttype": "none"})
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _POINTS, _CURVE_ROWS, _BARS, _NAME = 5_000, 20_000, 20, 24
+
+
+def png(figure: Figure) -> bytes:
+    """Write a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """Write a figure as an element of HTML, without an id that another figure has as well."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata=_NO_METADATA)
+    drawn = buffer.getvalue()
+    # Matplotlib numbers its groups from 1 in each figure; what is referred to has a name of its own.
+    return re.sub(rb' id="[\w.]+_\d+"', b"", drawn[drawn.index(b"<svg") :])
+
+
+Save = Callable[[Figure], bytes]
 
 
 def holdout(title: str, target: str, actual: np.ndarray, predictions: Predictions) -> dict[str, bytes]:
@@ -36,10 +61,11 @@ def holdout(title: str, target: str, actual: np.ndarray, predictions: Prediction
     """
     labels = predictions.labels
     if predictions.classes is None:
-        some = some_rows(len(actual), _POINTS)
         return {
-            "predicted_vs_actual.png": _predicted(title, target, actual[some], labels[some]),
-            "residuals.png": _residuals(title, target, actual[some], labels[some]),
+            "predicted_vs_actual.png": predicted_vs_actual(
+                f"{title}: holdout, predicted against actual", target, actual, labels
+            ),
+            "residuals.png": residuals(f"{title}: holdout residuals", target, actual, labels),
         }
     drawn = {"confusion_matrix.png": _confusion(title, actual, labels, predictions.classes)}
     if predictions.scores is not None:
@@ -74,10 +100,12 @@ def learning_curve(
     axes.set_ylabel(label)
     axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
     _tidy(axes)
-    return _png(figure)
+    return png(figure)
 
 
-def permutation_importance(title: str, label: str, columns: Sequence[str], drops: np.ndarray) -> bytes:
+def permutation_importance(
+    title: str, label: str, columns: Sequence[str], drops: np.ndarray, save: Save = png
+) -> bytes:
     """Draw how much a model loses when a column is shuffled.
 
     Args:
@@ -85,9 +113,10 @@ def permutation_importance(title: str, label: str, columns: Sequence[str], drops
         label: Name of the metric.
         columns: Names of the columns.
         drops: What the metric lost, shape (columns, repeats).
+        save: How the figure is written.
 
     Returns:
-        PNG bytes; the twenty columns that matter most.
+        The twenty columns that matter most.
     """
     order = drops.mean(axis=1).argsort()[-_BARS:]
     names = [_shorten(columns[index]) for index in order]
@@ -95,19 +124,19 @@ def permutation_importance(title: str, label: str, columns: Sequence[str], drops
     axes.barh(names, drops[order].mean(axis=1), xerr=drops[order].std(axis=1), color=_BLUE, ecolor=_GREY)
     axes.set_xlabel(f"how much worse {label} gets when the column is shuffled")
     _tidy(axes)
-    return _png(figure)
+    return save(figure)
 
 
-def leaderboard(title: str, label: str, entries: Sequence[tuple[str, float, float, float]]) -> bytes:
+def leaderboard(
+    title: str, label: str, entries: Sequence[tuple[str, float, float, float]], save: Save = png
+) -> bytes:
     """Draw the algorithms of one training by score.
 
     Args:
         title: Above the plot.
         label: Name of the metric.
         entries: Name, mean and spread over the folds, and holdout score of each algorithm, best first.
-
-    Returns:
-        PNG bytes.
+        save: How the figure is written.
     """
     names, means, spreads, scores = zip(*reversed(entries), strict=True)
     rows = range(len(names))
@@ -118,7 +147,169 @@ def leaderboard(title: str, label: str, entries: Sequence[tuple[str, float, floa
     axes.set_xlabel(label)
     axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
     _tidy(axes)
-    return _png(figure)
+    return save(figure)
+
+
+def predicted_vs_actual(
+    title: str, target: str, actual: np.ndarray, predicted: np.ndarray, save: Save = png
+) -> bytes:
+    """Draw predicted values against actual ones.
+
+    Args:
+        title: Above the plot.
+        target: What is predicted.
+        actual: True values, shape (rows,); some of them are drawn if there are many.
+        predicted: The predicted ones.
+        save: How the figure is written.
+    """
+    some = some_rows(len(actual), _POINTS)
+    actual, predicted = actual[some], predicted[some]
+    figure, axes = _kept_figure("predicted", title, 5.4, 4.8)
+    low, high = min(actual.min(), predicted.min()), max(actual.max(), predicted.max())
+    axes.plot([low, high], [low, high], linestyle="--", linewidth=1, color=_GREY, label="perfect")
+    axes.scatter(actual, predicted, s=22, alpha=0.65, color=_BLUE, edgecolors="none", rasterized=True)
+    axes.set_xlabel(f"actual {target}")
+    axes.set_ylabel(f"predicted {target}")
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
+    _tidy(axes)
+    return save(figure)
+
+
+def residuals(title: str, target: str, actual: np.ndarray, predicted: np.ndarray, save: Save = png) -> bytes:
+    """Draw what is left of actual values when the predicted ones are taken away; else as above."""
+    some = some_rows(len(actual), _POINTS)
+    actual, predicted = actual[some], predicted[some]
+    figure, axes = _kept_figure("residuals", title, 5.4, 4.8)
+    left = actual - predicted
+    axes.axhline(0, linestyle="--", linewidth=1, color=_GREY)
+    mean = left.mean()
+    axes.axhline(mean, linewidth=1.2, color=_ORANGE, label=f"mean {mean:.3g}")
+    axes.scatter(predicted, left, s=22, alpha=0.65, color=_BLUE, edgecolors="none", rasterized=True)
+    axes.set_xlabel(f"predicted {target}")
+    axes.set_ylabel("actual minus predicted")
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
+    _tidy(axes)
+    return save(figure)
+
+
+def errors(title: str, target: str, left: np.ndarray) -> bytes:
+    """Draw how residuals are distributed.
+
+    Args:
+        title: Above the plot.
+        target: What is predicted.
+        left: Actual minus predicted values, shape (rows,).
+
+    Returns:
+        An element of HTML.
+    """
+    figure, axes = _figure(title, 5.4, 4.0)
+    low, high = np.percentile(left, (0.5, 99.5))  # a few huge ones would squeeze all others into one bar
+    axes.hist(np.clip(left, low, high), bins=30, color=_BLUE, edgecolor="white", linewidth=0.5)
+    axes.axvline(0, linestyle="--", linewidth=1, color=_INK)
+    axes.set_xlabel(f"actual minus predicted {target}")
+    axes.set_ylabel("rows")
+    _tidy(axes)
+    return svg(figure)
+
+
+def reliability(title: str, label: str, said: np.ndarray, seen: np.ndarray, bounds: np.ndarray) -> bytes:
+    """Draw how often what was predicted with some probability came true.
+
+    Args:
+        title: Above the plot.
+        label: What the probability is of.
+        said: Mean probability of each bin of rows, shape (bins,).
+        seen: Share of these rows for which it came true.
+        bounds: Ends of the shares' intervals, shape (2, bins).
+
+    Returns:
+        An element of HTML.
+    """
+    figure, axes = _figure(title, 5.4, 4.6)
+    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=_GREY, label="perfect")
+    reach = np.abs(bounds - seen)
+    axes.errorbar(
+        said, seen, yerr=reach, fmt="o-", color=_BLUE, ecolor=_GREY, label="holdout, with 95 % interval"
+    )
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel(f"predicted probability of {label}")
+    axes.set_ylabel("share of rows for which it came true")
+    axes.legend(loc="upper left", framealpha=0.9, edgecolor="none", fontsize=8)
+    _tidy(axes)
+    return svg(figure)
+
+
+def gain(title: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> bytes:
+    """Draw which share of a class is found when the rows most like it are taken first.
+
+    Args:
+        title: Above the plot.
+        curves: For each class its name, shares of all rows, and the shares of its own rows among them.
+
+    Returns:
+        An element of HTML.
+    """
+    figure, axes = _figure(title, 5.4, 4.6)
+    for index, (name, rows, found) in enumerate(curves):
+        colour = _BLUE if len(curves) == 1 else f"C{index}"
+        label = _shorten(name) if index < _BARS else None
+        axes.plot(rows, found, linewidth=2, color=colour, label=label, clip_on=False)
+    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=_GREY, label="at random")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("share of all rows, most probable first")
+    axes.set_ylabel("share of the class that is among them")
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    _tidy(axes)
+    return svg(figure)
+
+
+def dependence(
+    title: str,
+    label: str,
+    places: np.ndarray | Sequence[str],
+    curves: Sequence[tuple[str, np.ndarray]],
+) -> bytes:
+    """Draw how predictions depend on one column on average.
+
+    Args:
+        title: Above the plot.
+        label: What is predicted.
+        places: Values of the column: numbers, dates, or the names of levels.
+        curves: For each class (one without a name for regression) its name and the mean prediction at each
+            place.
+
+    Returns:
+        An element of HTML.
+    """
+    numbers = places if isinstance(places, np.ndarray) else None
+    if numbers is None:
+        figure, axes = _figure(_shorten(title), 5.4, 1.4 + 0.28 * len(places), left=1.9)
+    else:
+        kind = f"dependence {numbers.dtype.kind}{len(curves) > 1}"  # axes of dates, and a legend, would stay
+        figure, axes = _kept_figure(kind, _shorten(title), 5.4, 3.6)
+    for index, (name, means) in enumerate(curves):
+        colour = _BLUE if len(curves) == 1 else f"C{index}"
+        if numbers is None:
+            axes.plot(means, range(len(places)), "o", color=colour, label=_shorten(name))
+        else:
+            axes.plot(numbers, means, "o-", markersize=3, color=colour, label=_shorten(name))
+    if numbers is None:
+        axes.set_yticks(range(len(places)), [_shorten(place) for place in places])
+        axes.set_ylim(len(places) - 0.5, -0.5)
+        axes.set_xlabel(label)
+    else:
+        axes.set_ylabel(label)
+        if numbers.dtype.kind == "M":
+            axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
+    if len(curves) > 1:
+        axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
+    _tidy(axes)
+    return svg(figure)
 
 
 def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> bytes:
@@ -153,7 +344,7 @@ def _confusion(title: str, actual: np.ndarray, predicted: np.ndarray, classes: n
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
     axes.spines[:].set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def _curves(title: str, actual: np.ndarray, classes: np.ndarray, scores: np.ndarray, *, kind: str) -> bytes:
@@ -187,33 +378,7 @@ def _curves(title: str, actual: np.ndarray, classes: np.ndarray, scores: np.ndar
         title="each class against the rest" * many,
     )
     _tidy(axes)
-    return _png(figure)
-
-
-def _predicted(title: str, target: str, actual: np.ndarray, predicted: np.ndarray) -> bytes:
-    figure, axes = _kept_figure("predicted", f"{title}: holdout, predicted against actual", 5.4, 4.8)
-    low, high = min(actual.min(), predicted.min()), max(actual.max(), predicted.max())
-    axes.plot([low, high], [low, high], linestyle="--", linewidth=1, color=_GREY, label="perfect")
-    axes.scatter(actual, predicted, s=22, alpha=0.65, color=_BLUE, edgecolors="none")
-    axes.set_xlabel(f"actual {target}")
-    axes.set_ylabel(f"predicted {target}")
-    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
-    _tidy(axes)
-    return _png(figure)
-
-
-def _residuals(title: str, target: str, actual: np.ndarray, predicted: np.ndarray) -> bytes:
-    figure, axes = _kept_figure("residuals", f"{title}: holdout residuals", 5.4, 4.8)
-    residuals = actual - predicted
-    axes.axhline(0, linestyle="--", linewidth=1, color=_GREY)
-    mean = residuals.mean()
-    axes.axhline(mean, linewidth=1.2, color=_ORANGE, label=f"mean {mean:.3g}")
-    axes.scatter(predicted, residuals, s=22, alpha=0.65, color=_BLUE, edgecolors="none")
-    axes.set_xlabel(f"predicted {target}")
-    axes.set_ylabel("actual minus predicted")
-    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=8)
-    _tidy(axes)
-    return _png(figure)
+    return png(figure)
 
 
 def _figure(
@@ -253,9 +418,3 @@ def _tidy(axes: Axes) -> None:
     axes.grid(visible=True, color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

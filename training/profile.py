@@ -45,14 +45,19 @@ def write(folder: str, problem: Problem, data: Data, estimator: BaseEstimator | 
         data: What it was fitted on; described once, however many models come from it.
         estimator: The fitted model.
     """
+    found = described(problem, data)
+    if problem.task == "regression" and estimator is not None:
+        found = found | {"error": _error(data, estimator)}
+    Path(folder, PROFILE).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+
+
+def described(problem: Problem, data: Data) -> dict[str, Any]:
+    """Return what `describe` returns, which is worked out once for a table."""
     table = f"{data.digest} {data.rules}"  # cells that are read by other rules may give the same values
     with _lock:
         if table not in _described:
             _described[table] = describe(problem, data)
-        found = _described[table]
-    if problem.task == "regression" and estimator is not None:
-        found = found | {"error": _error(data, estimator)}
-    Path(folder, PROFILE).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+        return _described[table]
 
 
 def describe(problem: Problem, data: Data) -> dict[str, Any]:

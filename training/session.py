@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from serving.contract import PLOTS
+from serving.contract import PLOTS, REPORT
 from training import leaderboard, report
 from training.backends import make_backend
 from training.console import Progress
@@ -26,6 +26,8 @@ from training.server import code_version, unreachable
 from training.signals import signals_ignored
 
 if TYPE_CHECKING:
+    from training.insights import Insights
+    from training.page import Section
     from training.problem import Problem
     from training.registry import Registry
     from training.tracking import Tracker
@@ -281,13 +283,14 @@ class Session:
     def _explain(self, fits: Fits, course: Course) -> Explained:
         """Let workers check a problem's table, and explain its winner."""
         from training.checks import check_table  # noqa: PLC0415 - loaded by now
-        from training.evaluation import explain  # noqa: PLC0415
+        from training.insights import look  # noqa: PLC0415
 
         problem = course.problem
         asked = {"checks": fits.call(check_table, problem)}
         winner = leaderboard.best(course.results, problem.scoring)
         if winner is not None:
-            asked["plots"] = fits.call(explain, problem, winner.algorithm, winner.chosen)
+            predictions = course.predictions[winner.algorithm]
+            asked["insights"] = fits.call(look, problem, winner.algorithm, winner.chosen, predictions)
         return asked
 
     # --- the gate -----------------------------------------------------------------------------------------
@@ -313,10 +316,12 @@ class Session:
 
     def _report(self, explained: Mapping[str, Explained]) -> None:
         """Log what each training gave, the problems side by side."""
-        drawn = {name: self._draw(course, explained[name]) for name, course in self.courses.items()}
+        seen = {name: self._insights(course, explained[name]) for name, course in self.courses.items()}
+        # In this thread, because Matplotlib draws in one only.
+        files = {name: self._files(course, seen[name].sections) for name, course in self.courses.items()}
         if not self.lost:
-            courses = self.courses.values()
-            list(self._threads.map(lambda course: self._finish(course, *drawn[course.problem.name]), courses))
+            plots = [seen[name].plots for name in self.courses]
+            list(self._threads.map(self._finish, self.courses.values(), files.values(), plots))
         if self.lost and self._tracker is not None and not unreachable(self._settings.uri):
             with contextlib.suppress(Exception):  # it may be lost again
                 self._tracker.close_all("FAILED", "failed")
@@ -336,31 +341,48 @@ class Session:
 
     # --- the end ------------------------------------------------------------------------------------------
 
-    def _draw(self, course: Course, explained: Explained) -> tuple[dict[str, bytes], dict[str, bytes]]:
-        """Return a training's plots and its winner's; none of the winner's if it could not be explained."""
-        files = report.plot(course)
-        try:
-            return files, dict(explained["plots"].result()) if "plots" in explained else {}
-        except Exception as error:  # noqa: BLE001 - a worker may have died, or run out of memory
-            self._console.print(f"{course.problem.name}: the winner could not be explained: {_said(error)}")
-            return files, {}
+    def _insights(self, course: Course, explained: Explained) -> Insights:
+        """Return what is to be seen of a problem's winner, or why it could not be explained."""
+        from training.insights import Insights  # noqa: PLC0415 - loaded by now
+        from training.page import Section  # noqa: PLC0415 - likewise
 
-    def _finish(self, course: Course, files: Mapping[str, bytes], drawn: Mapping[str, bytes]) -> None:
-        """Log leaderboard, checks and decision on the training's run, and the winner's plots on its own."""
+        if "insights" not in explained:
+            return Insights({}, [])
+        try:
+            found: Insights = explained["insights"].result()
+        except Exception as error:  # noqa: BLE001 - a worker may have died, or run out of memory
+            text = f"the winner could not be explained: {_said(error)}"
+            self._console.print(f"{course.problem.name}: {text}")
+            return Insights({}, [Section("What the best model does", [text])])
+        return found
+
+    def _files(self, course: Course, sections: Sequence[Section]) -> dict[str, bytes]:
+        """Return what a training's run gets: leaderboard, checks and report."""
+        from training import html_report  # noqa: PLC0415 - imports Matplotlib, which takes long
+
+        files = {**report.plot(course), **report.files(course)}
+        url, took = self._settings.ui_url or self._settings.uri, time.monotonic() - self._begun
+        try:
+            files[REPORT] = html_report.write(course, sections, when=self._name, took=took, url=url)
+        except Exception as error:  # noqa: BLE001 - a page that can't be written must not lose the rest
+            self._console.print(f"{course.problem.name}: the report could not be written: {_said(error)}")
+        return files
+
+    def _finish(self, course: Course, files: Mapping[str, bytes], plots: Mapping[str, bytes]) -> None:
+        """Log report, leaderboard and decision on the training's run, and the winner's plots on its own."""
         if self._tracker is None:
             return
         try:
             logged = course.logged.get(course.outcome.winner)
-            if drawn and logged:
-                plots = {f"{PLOTS}/{name}": png for name, png in drawn.items()}
-                self._tracker.add_files(logged.run_id, plots)
+            if plots and logged:
+                self._tracker.add_files(logged.run_id, {f"{PLOTS}/{n}": png for n, png in plots.items()})
             values = report.values(
                 course,
                 search=self._settings.search,
                 backend=self._settings.backend,
                 seconds=time.monotonic() - self._begun,
             )
-            self._tracker.finish_training(course.run_id, {**files, **report.files(course)}, values)
+            self._tracker.finish_training(course.run_id, files, values)
         except Exception as error:  # noqa: BLE001 - what was decided stands; the console has it all
             self._console.print(f"{course.problem.name}: the leaderboard could not be logged: {_said(error)}")
             self.lost = True

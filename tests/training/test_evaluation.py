@@ -161,13 +161,6 @@ def test_a_metric_without_a_value_fails_the_fold(problems: dict[str, Problem]) -
         fit_fold(r2, constant, "dummy", {}, 1)
 
 
-@pytest.mark.parametrize(("name", "model"), [("wine", "naive_bayes"), ("diabetes", "ridge")])
-def test_a_winner_is_explained_by_two_plots(problems: dict[str, Problem], name: str, model: str) -> None:
-    drawn = explain(problems[name], load_data(problems[name]), model, {})
-    assert set(drawn) == {"learning_curve.png", "permutation_importance.png"}
-    assert all(png.startswith(PNG) for png in drawn.values())
-
-
 def test_an_explanation_has_a_budget(problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, tuple[Any, ...]] = {}
     for name in ("learning_curve", "permutation_importance"):

@@ -124,11 +124,15 @@ def _check_training_run(client: MlflowClient, run: mlflow.entities.Run) -> None:
     assert (run.data.tags["mlstack.winner"], run.data.tags["gate_decision"]) == ("naive_bayes", "promote")
     assert run.data.metrics["models_completed"] == 2
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"leaderboard.json", "leaderboard.csv", "leaderboard.png", "checks.json"}
+    assert files == {"leaderboard.json", "leaderboard.csv", "leaderboard.png", "checks.json", "report.html"}
     board = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/leaderboard.json"))
     assert [(row["rank"], row["model"]) for row in board] == [(1, "naive_bayes"), (2, "dummy")]
     checks = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/checks.json"))
     assert [check["code"] for check in checks] == sorted(CHECKS)
+    page = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/report.html")
+    assert "There is a new champion" in page
+    assert "How predictions follow the strongest columns" in page
+    assert f"https://ml.example.org/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" in page
 
 
 def _check_version(client: MlflowClient, problem: Problem, run: mlflow.entities.Run) -> None:
