@@ -9,6 +9,7 @@ from datetime import timedelta
 import streamlit as st
 
 from serving.activity import ActivityLog
+from serving.contract import REPORT
 from serving.errors import RegistryAwayError
 from serving.memory import settle
 from serving.model import prepare_process
@@ -118,7 +119,13 @@ def card(name: str, version: str) -> Card:
 @st.cache_data(max_entries=60, show_spinner=False)
 def plot(run_id: str, path: str) -> bytes:
     """Return a logged plot, which never changes."""
-    return registry().plot(run_id, path)
+    return registry().file(run_id, path)
+
+
+@st.cache_data(max_entries=5, show_spinner="Fetching the report…")  # each takes some 200 KB
+def report(run_id: str) -> str:
+    """Return the page that a training ended with, which never changes."""
+    return registry().file(run_id, REPORT).decode()
 
 
 @st.cache_resource(show_spinner=False)

@@ -79,6 +79,7 @@ class Training:
     leaderboard: tuple[Mapping[str, Any], ...]
     findings: tuple[Mapping[str, str], ...]
     url: str | None
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,8 @@ class Registry:
         except Exception as error:  # a file that someone else wrote may raise anything
             raise _unusable(f"{name} version {number} can't be read.", error) from error
 
-    def plot(self, run_id: str, path: str) -> bytes:
-        """Fetch a logged plot.
+    def file(self, run_id: str, path: str) -> bytes:
+        """Fetch a file that a run logged.
 
         Raises:
             ModelUnusableError: It is gone.
@@ -219,6 +220,7 @@ class Registry:
             rows,
             findings,
             self._run_url(run),
+            run.id,
         )
 
     def _list(self, run: Run, path: str) -> tuple[Any, ...]:

@@ -1,5 +1,7 @@
 """The model card: a version's origin, performance and known limitations."""
 
+import html
+
 import pandas as pd
 import streamlit as st
 
@@ -11,6 +13,12 @@ from streamlit_app.components import follow, grid, header, notices
 from streamlit_app.registry import Card
 
 _METRICS = 4
+# Whoever reaches MLflow can write such a page: in a frame of its own it runs nothing, and sees nothing.
+_FRAME = (
+    "<style>html, body {{ margin: 0 }} iframe {{ border: 0; width: 100%; height: 790px }}</style>"
+    '<iframe title="Report of the training" sandbox="allow-popups allow-popups-to-escape-sandbox"'
+    ' srcdoc="{}"></iframe>'
+)
 _SEVERITIES = {"issue": ":red-badge[issue]", "tip": ":orange-badge[tip]", "passed": ":green-badge[passed]"}
 
 
@@ -148,6 +156,26 @@ def plots(card: Card) -> None:
                 st.caption(f"{name}: {error}")
 
 
+def report(card: Card) -> None:
+    """Draw the page that the version's training ended with, once someone opens it."""
+    if card.training is None:
+        return
+    box = st.expander(
+        "Report of the training", key="report", icon=":material/description:", on_change="rerun"
+    )
+    if not box.open:
+        return
+    with box:
+        try:
+            page = cached.report(card.training.run_id)
+        except ModelUnusableError as error:
+            st.caption(f"This training has no report that can be shown; train again. {error}")
+            return
+        name = f"{card.version.name}_v{card.version.number}_report.html"
+        st.download_button("Download", page, name, "text/html", icon=":material/download:")
+        st.iframe(_FRAME.format(html.escape(page)), height=800, alt="Report of the training")
+
+
 def draw() -> None:
     """Draw the card of the chosen model's champion, or of another version."""
     name, champion = header.chosen()
@@ -164,6 +192,7 @@ def draw() -> None:
         quality(card)
         limits(card)
     schema(card)
+    report(card)
     plots(card)
 
 

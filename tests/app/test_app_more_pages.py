@@ -1,6 +1,8 @@
 """Batch, Compare, Model card and Activity: each with its data, and with what is there when there is none."""
 
+import html
 import io
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -189,6 +191,31 @@ def test_the_card_says_where_a_version_comes_from(app: AppTest) -> None:
     assert schema["column"].tolist() == ["city", "rooms", "area", "built", "balcony", "listed"]
     assert schema["in training"].iloc[1] == "1 to 5, median 3"
     assert len(at.image) == 4
+
+
+def test_the_card_shows_the_report_in_a_frame_that_runs_nothing(app: AppTest) -> None:
+    at = opened(app, "card", "flats")
+    assert not at.get("iframe")
+    assert not at.get("download_button")
+    at.session_state["report"] = True
+    at.run()
+    assert not at.exception
+    (frame,) = at.get("iframe")
+    found = re.search(r'sandbox="([^"]*)" srcdoc="([^"]*)"></iframe>$', frame.proto.srcdoc)
+    assert found is not None
+    assert "allow-scripts" not in found[1]
+    assert "allow-same-origin" not in found[1]
+    page = html.unescape(found[2])
+    assert page.startswith("<!doctype html>")
+    assert "<h1>flats: training report</h1>" in page
+    assert len(at.get("download_button")) == 1
+
+
+def test_a_training_without_a_report_says_so(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cached, "REPORT", "gone.html")
+    at = opened(app, "card", "flats")
+    at.session_state["report"] = True
+    assert "This training has no report that can be shown" in text(at.run())
 
 
 def test_a_version_that_no_training_of_ours_made(
