@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
 from serving.rules import Rules
+from serving.threshold import Threshold
 
 type Value = float | int | bool | str | date | None
 type Kind = Literal["number", "integer", "boolean", "text", "date"]
@@ -95,6 +96,7 @@ class Profile:
         half_width: Half the width of the interval around a regressor's answer; None for a classifier.
         confidence: The share of such intervals that hold the true value, by the holdout.
         rules: How its training table was read, and how tables for it are read.
+        threshold: From which probability on it says the positive class; None if no costs were stated.
     """
 
     rows: int
@@ -103,6 +105,7 @@ class Profile:
     half_width: float | None = None
     confidence: float = 0.0
     rules: Rules = field(default_factory=Rules)
+    threshold: Threshold | None = None
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -121,6 +124,7 @@ class Profile:
                 error.get("half_width"),
                 float(error.get("confidence", 0.0)),
                 Rules.read(found.get("reading"), found["columns"]),
+                Threshold.read(found["threshold"]) if "threshold" in found else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"expected what training/profile.py writes; got {error!r}") from error

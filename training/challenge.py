@@ -61,13 +61,14 @@ def challenge(registry: Registry, course: Course) -> Outcome:
         course.predictions[winner.algorithm],
         course.predictions[BASELINE],
         leak=next((finding.text for finding in course.findings if finding.stops), ""),
+        threshold=problem.threshold,
     )
     rows = np.ones(len(data.y_test), dtype=bool)
     if champion is not None:
         try:
             asked = ask(registry, problem.name, held, data.x_test)
             rows = new_rows(problem, data, asked)
-            champion = replace(champion, predictions=asked.predictions.of(rows))
+            champion = replace(champion, predictions=asked.predictions.of(rows), threshold=asked.threshold)
             contender = replace(contender, predictions=course.predictions[winner.algorithm].of(rows))
         except ChampionError as error:
             champion = replace(champion, predictions=str(error))
@@ -90,11 +91,13 @@ class Asked:
         predictions: What it said.
         columns: The columns that it took.
         fitted: The rows that it was fitted on; None if it doesn't say.
+        threshold: The probability at which it decides; None for no threshold.
     """
 
     predictions: Predictions
     columns: list[str]
     fitted: FittedRows | None
+    threshold: float | None = None
 
 
 def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Asked:
@@ -115,7 +118,13 @@ def ask(registry: Registry, name: str, version: str, x: pd.DataFrame) -> Asked:
             champion = serving_model.load(fetched, name, version)
             columns = _columns(champion.signature, x)
             rows = _as_fitted(x[columns], champion.signature)
-            return Asked(predict(champion.estimator, rows), columns, FittedRows.read(fetched))
+            threshold = champion.profile.threshold if champion.profile else None
+            return Asked(
+                predict(champion.estimator, rows),
+                columns,
+                FittedRows.read(fetched),
+                threshold.value if threshold else None,
+            )
     except ChampionError:
         raise
     except ModelUnusableError as error:

@@ -351,6 +351,11 @@ def _check_classes(problem: Problem, named: str, classes: Sequence[str]) -> None
             f"{problem.name}: metric: {problem.metric} expects 2 classes; the data has {len(classes)}. "
             "Use roc_auc_ovr, accuracy or f1_macro"
         )
+    if problem.threshold is not None and len(classes) != 2:
+        raise ProblemError(
+            f"{problem.name}: positive_cost: expected 2 classes; the data has {len(classes)}. Leave "
+            "positive_cost and negative_cost out"
+        )
     if problem.positive and problem.positive not in classes:
         raise ProblemError(
             f"{problem.name}: positive: expected one of the classes {listed(classes)}; "

@@ -18,9 +18,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.inspection import permutation_importance
-from sklearn.model_selection import learning_curve
+from sklearn.model_selection import FixedThresholdClassifier, learning_curve
 
-from training import ensemble, estimators, judging, plots, splits
+from training import ensemble, estimators, judging, plots, splits, thresholds
 from training.algorithms import ENSEMBLE, SEED
 from training.data import Data, some_rows
 from training.predictions import ScoringError, predict
@@ -56,7 +56,7 @@ def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, 
         start = time.perf_counter()
         parts = data.units.parts if data.units else None
         fitted, scored = splits.folds(problem, data.y_train, parts, problem.folds)[fold]
-        estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
+        estimator = _build(problem, data, algorithm, params)
         estimator.fit(data.x_train.iloc[fitted], data.y_train[fitted])
         predictions = predict(estimator, data.x_train.iloc[scored])
         try:
@@ -126,7 +126,7 @@ def _final(
     problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any], tried: _Tried
 ) -> Evaluation:
     with _measured() as measured:
-        estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
+        estimator = _build(problem, data, algorithm, params)
         start = time.perf_counter()
         estimator.fit(data.x_train, data.y_train)
         fit_seconds = time.perf_counter() - start
@@ -194,7 +194,7 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         and only the columns whose order tells most of the target are shuffled; the plots say so.
     """
     title = f"{problem.name} / {algorithm}"
-    estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
+    estimator = _build(problem, data, algorithm, params)
     scorer = judging.scorer(problem)
     sign = 1.0 if problem.scoring.greater_is_better else -1.0
     rows = some_rows(len(data.y_train), _EXPLAINED_FIT_ROWS)
@@ -224,6 +224,12 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         "permutation_importance.png": plots.permutation_importance(f"{title}{chosen}", label, columns, drops),
     }
     return Explanation(drawn, estimator, columns, drops)
+
+
+def _build(problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any]) -> BaseEstimator:
+    """Make an unfitted estimator that decides as the problem's costs ask."""
+    estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
+    return thresholds.decide(problem, estimator)
 
 
 def _importance(
@@ -265,6 +271,8 @@ def describe(estimator: BaseEstimator) -> dict[str, str]:
         Plain values only (nested estimators appear by their own parameters), and the chain of classes; of an
         ensemble the weights, and the members' parameters under their names.
     """
+    if isinstance(estimator, FixedThresholdClassifier):
+        return {**describe(estimator.estimator), "threshold": str(estimator.threshold)}
     if isinstance(estimator, VotingClassifier | VotingRegressor):
         members = list(zip(estimator.estimators, estimator.weights, strict=True))
         weights = ", ".join(f"{name} {weight:.2f}" for (name, _), weight in members)

@@ -39,6 +39,7 @@ class Contender:
         predictions: What it says of the holdout, asked now; or why it can't be asked.
         baseline: What the baseline of its training says of the same rows, likewise.
         leak: What its training found that must not be promoted; empty if nothing.
+        threshold: The probability at which it decides, where costs ask for one.
     """
 
     version: str
@@ -47,6 +48,7 @@ class Contender:
     predictions: Predictions | str = "it wasn't asked"
     baseline: Predictions | str = "it wasn't asked"
     leak: str = ""
+    threshold: float | None = None
 
     def __str__(self) -> str:
         """Name it for people."""
@@ -189,6 +191,12 @@ def _compare(
         scores += (
             f" (version {other.version} was trained on {'other' if other.data_digest else 'unknown'} data)"
         )
+    if not _decides_alike(one, other) and confidence > 1 - gate.confidence:
+        reason = (
+            f"{one} replaces {other}: by the problem's costs it decides at a threshold of {_at(one)} instead "
+            f"of {_at(other)}, and it isn't clearly worse: {scores}"
+        )
+        return _decision("promote", reason, numbers)
     if _same(value, held):
         return _decision("keep", f"{one} equals {other}: {scores}; a tie keeps the champion", numbers)
     if improvement < 0:
@@ -241,6 +249,17 @@ def _score(problem: Problem, contender: Contender, actual: np.ndarray) -> float:
 def _share_better(drawn: np.ndarray, tie: float) -> float:
     """Return the share of draws that are better, where a tie counts half; 0 if nothing could be drawn."""
     return float(np.mean((drawn > tie) + 0.5 * (np.abs(drawn) <= tie))) if len(drawn) else 0.0
+
+
+def _decides_alike(one: Contender, other: Contender) -> bool:
+    """Return whether both decide at the same threshold; costs that change should reach who asks."""
+    if one.threshold is None or other.threshold is None:
+        return one.threshold is other.threshold
+    return _same(one.threshold, other.threshold)
+
+
+def _at(contender: Contender) -> str:
+    return "0.5" if contender.threshold is None else f"{contender.threshold:.3g}"
 
 
 def _ends(drawn: np.ndarray) -> dict[str, str]:

@@ -17,7 +17,7 @@ from sklearn.inspection import partial_dependence
 from sklearn.metrics import confusion_matrix
 
 from serving.contract import metric_name
-from training import judging, plots
+from training import judging, plots, thresholds
 from training.console import number
 from training.data import Data, some_rows
 from training.evaluation import Explanation, explain
@@ -68,6 +68,7 @@ def look(
     judged = [_residuals(problem, case)] if problem.task == "regression" else _classes(problem, case)
     sections = [
         *judged,
+        *_threshold(problem, predictions, data.y_test),
         _importance(problem, data, explained),
         _dependence(problem, data, explained.estimator, matter[:_STRONGEST]),
         _groups(problem, data, predictions, matter[:_STRONGEST]),
@@ -114,6 +115,42 @@ def _classes(problem: Problem, case: Case) -> list[Section]:
     if case.probabilities:
         found.append(_calibration(case))
     return found
+
+
+def _threshold(problem: Problem, predictions: Predictions, actual: np.ndarray) -> list[Section]:
+    """Say what the problem's threshold means in rows and costs, next to the alternatives."""
+    threshold = thresholds.measure(problem, predictions, actual)
+    if threshold is None:
+        return []
+    best, flagged = thresholds.cheapest(threshold, *thresholds.positive(problem, predictions, actual))
+    options = [
+        (f"{threshold.value:.1%} (chosen)", threshold.here),
+        ("50%", threshold.half),
+        (f"{best:.1%} (cheapest here in hindsight)", flagged),
+        ("none is flagged", threshold.none),
+        ("all are flagged", threshold.all),
+    ]
+    rows = [
+        [
+            name,
+            *(
+                f"{threshold.share(count):.0f}"
+                for count in (option.rows, option.right, threshold.positives - option.right)
+            ),
+            f"{threshold.cost(option):,.0f}",
+        ]
+        for name, option in options
+    ]
+    text = [
+        f"{threshold.rule} {threshold.meaning}",
+        "The threshold follows from the costs alone, if probabilities can be taken at their word (see "
+        "Calibration); these rows took no part in choosing it. The cheapest one in hindsight was chosen by "
+        "looking at them, so it looks better than it is.",
+    ]
+    table = Table(
+        "Of 1,000 rows", ["threshold", "flagged", "rightly", "missed", "cost"], rows, frozenset({0})
+    )
+    return [Section("The threshold", text, tables=[table])]
 
 
 def _confusion(problem: Problem, case: Case) -> Section:

@@ -75,6 +75,8 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
     for task, scorers in _SCORERS.items()
 }
 # Macro F1 notices a class that is never predicted; accuracy hides it when classes are unequal.
+# A threshold for costs is as good as the probabilities, and this is best for true ones.
+COST_METRIC = "neg_log_loss"
 DEFAULT_METRIC: dict[Task, str] = {
     "classification": "f1_macro",
     "regression": "neg_root_mean_squared_error",

@@ -29,6 +29,7 @@ from serving.contract import PLOTS, TRUSTED_TYPES
 from training import profile
 from training.data import Data, some_rows
 from training.fitted import FittedRows
+from training.predictions import Predictions
 from training.problem import Problem
 from training.results import Evaluation, Result
 
@@ -56,7 +57,7 @@ def pack(
     (folder / PLOTS).mkdir(parents=True)
     for name, png in evaluation.plots.items():
         (folder / PLOTS / name).write_bytes(png)
-    save_model(evaluation.estimator, str(folder / MODEL), problem, data)
+    save_model(evaluation.estimator, str(folder / MODEL), problem, data, evaluation.predictions)
     result = evaluation.result
     if result.searched:
         label = f"cv_{problem.scoring.label}"
@@ -116,7 +117,13 @@ def params_of(result: Result, problem: Problem) -> dict[str, str]:
     }
 
 
-def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, data: Data) -> None:
+def save_model(
+    estimator: BaseEstimator | None,
+    path: str,
+    problem: Problem,
+    data: Data,
+    predictions: Predictions | None = None,
+) -> None:
     """Write a fitted estimator as an MLflow model: skops format, signature, example rows, profile.
 
     Args:
@@ -124,6 +131,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         path: Folder to write, which must not exist.
         problem: What it predicts.
         data: What it was fitted on.
+        predictions: What it says of the holdout.
     """
     mlflow.sklearn.save_model(
         estimator,
@@ -134,7 +142,7 @@ def save_model(estimator: BaseEstimator | None, path: str, problem: Problem, dat
         input_example=data.x_train.iloc[some_rows(len(data.x_train), _EXAMPLE_ROWS)],
         pip_requirements=_requirements(),
     )
-    profile.write(path, problem, data, estimator)
+    profile.write(path, problem, data, estimator, predictions)
     FittedRows.of(data, problem.split).write(Path(path))
 
 

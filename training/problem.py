@@ -22,7 +22,7 @@ from pydantic import (
 from serving.rules import MISSING, Options, Rule
 from training import algorithms
 from training.algorithms import Algorithm
-from training.metrics import DEFAULT_METRIC, METRICS, Metric, Task
+from training.metrics import COST_METRIC, DEFAULT_METRIC, METRICS, Metric, Task
 from training.refusals import expected
 
 DATASETS: dict[str, Task] = {
@@ -210,6 +210,8 @@ class Problem(_Strict):
         na: Words that mean a missing value, besides the usual ones.
         columns: How columns are read, where that isn't left to be inferred.
         target_missing: What happens if rows have no target.
+        positive_cost: What it costs to miss a row of the positive class.
+        negative_cost: What it costs to take another row for one.
         metric: scikit-learn's name of the scorer that ranks the algorithms.
         positive: The positive class of a metric that has one; the last class in sorted order if empty.
         split: What rows are split by; None for what each row holds.
@@ -229,6 +231,8 @@ class Problem(_Strict):
     na: tuple[_Word, ...] = ()
     columns: dict[str, Reading] = {}
     target_missing: Literal["refuse", "skip"] = "refuse"
+    positive_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    negative_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     metric: str = Field(default="", validate_default=True)
     positive: str = ""
     split: Split | None = None
@@ -279,14 +283,14 @@ class Problem(_Strict):
     @field_validator("metric")
     @classmethod
     def _scores_the_task(cls, metric: str, info: ValidationInfo) -> str:
-        """Fill in the task's usual metric when the file names none."""
+        """Fill in the task's usual metric when the file names none; with costs, one of the probabilities."""
         task: Task | None = info.data.get("task")
         if task is None:
             return metric
         allowed = [known.scorer for known in METRICS[task]]
         if metric and metric not in allowed:
             raise FieldError(expected(metric, allowed))
-        return metric or DEFAULT_METRIC[task]
+        return metric or (DEFAULT_METRIC[task] if info.data.get("positive_cost") is None else COST_METRIC)
 
     @field_validator("positive")
     @classmethod
@@ -309,6 +313,33 @@ class Problem(_Strict):
             "expected all, a list of names, or a mapping of names to {params: ..., search: ..., "
             f"max_rows: ...}}; got {models!r}"
         )
+
+    @model_validator(mode="after")
+    def _costs_of_two_classes(self) -> Self:
+        costs = {"positive_cost": self.positive_cost, "negative_cost": self.negative_cost}
+        stated = [name for name, cost in costs.items() if cost is not None]
+        if not stated:
+            return self
+        if self.task == "regression":
+            raise FieldError(
+                "expected nothing (task is regression, which has no classes); got a cost", stated[0]
+            )
+        if len(stated) == 1:
+            (other,) = costs.keys() - set(stated)
+            raise FieldError(f"expected together with {other}; got it alone", stated[0])
+        if not self.positive:
+            raise FieldError(
+                "expected with the class that must not be missed; got none. Write it, as in positive: 'yes'",
+                "positive_cost",
+            )
+        return self
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability from which on the positive class is predicted; None without costs."""
+        if self.positive_cost is None or self.negative_cost is None:
+            return None
+        return self.negative_cost / (self.negative_cost + self.positive_cost)
 
     @property
     def reading(self) -> Options:

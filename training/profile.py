@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 
 from serving.contract import PROFILE
+from training import thresholds
 from training.data import some_rows
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
     from training.data import Data
+    from training.predictions import Predictions
     from training.problem import Problem
     from training.schema import Kind
 
@@ -36,18 +38,27 @@ _described: dict[str, dict[str, Any]] = {}
 _lock = threading.Lock()
 
 
-def write(folder: str, problem: Problem, data: Data, estimator: BaseEstimator | None) -> None:
-    """Write the profile of a model's table into the model's folder, and how far a regressor is off.
+def write(
+    folder: str,
+    problem: Problem,
+    data: Data,
+    estimator: BaseEstimator | None,
+    predictions: Predictions | None = None,
+) -> None:
+    """Write the profile of a model's table into its folder, with its error or what its threshold means.
 
     Args:
         folder: The model's folder.
         problem: What it predicts.
         data: What it was fitted on; described once, however many models come from it.
         estimator: The fitted model.
+        predictions: What it says of the holdout, for what a threshold means.
     """
     found = described(problem, data)
     if problem.task == "regression" and estimator is not None:
         found = found | {"error": _error(data, estimator)}
+    if predictions is not None and (threshold := thresholds.measure(problem, predictions, data.y_test)):
+        found = found | {"threshold": threshold.written()}
     Path(folder, PROFILE).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
 
 

@@ -52,7 +52,9 @@ def score(model: AppModel, upload: Upload, matched: Matched, name: str) -> Score
         added = {"prediction": values}
         if answers[0].probabilities is not None:
             chances = np.concatenate([np.asarray(part.probabilities) for part in answers])
-            added["probability"] = chances.max(axis=1)
+            # Of what is predicted, which need not be the most probable where costs chose the threshold.
+            said = values[:, None] == np.asarray(answers[0].classes)
+            added["probability"] = chances[said]
             if 2 <= len(answers[0].classes) <= _CLASSES:
                 added |= {f"probability_{c}": chances[:, i] for i, c in enumerate(answers[0].classes)}
         table = tables.answered(upload, matched.usable, added)

@@ -87,6 +87,8 @@ def quality(card: Card) -> None:
         st.caption(
             "On the holdout rows, which nothing was fitted on, with 95% bootstrap confidence intervals."
         )
+        if card.profile and card.profile.threshold:
+            st.markdown(f"**Threshold:** {card.profile.threshold.rule} {card.profile.threshold.meaning}")
         label = card.version.metric
         kept = {
             f"cv_{label}": "cross-validated",

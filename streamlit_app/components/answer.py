@@ -41,6 +41,8 @@ def show(model: AppModel, prediction: Prediction | None) -> None:
     if prediction.probabilities:
         with st.container(key="probability"):
             st.markdown(f"Probability **{prediction.probabilities[str(value)]:.1%}**")
+        if model.profile and model.profile.threshold:
+            st.caption(model.profile.threshold.rule)
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:_MOST_BARS]
         charts.chances(ranked, str(value))
     elif isinstance(value, float) and model.profile and model.profile.half_width is not None:

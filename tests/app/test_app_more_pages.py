@@ -3,6 +3,7 @@
 import html
 import io
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from serving.activity import ActivityLog, read_events
+from serving.threshold import Flagged, Threshold
 from streamlit_app import cached
 from tests.app.pages import away, flats, later, opened, text
 from tests.stage import Stage
@@ -191,6 +193,18 @@ def test_the_card_says_where_a_version_comes_from(app: AppTest) -> None:
     assert schema["column"].tolist() == ["city", "rooms", "area", "built", "balcony", "listed"]
     assert schema["in training"].iloc[1] == "1 to 5, median 3"
     assert len(at.image) == 4
+
+
+def test_the_card_says_what_a_threshold_means_in_rows(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "**Threshold:**" not in text(opened(app, "card", "wine"))
+    threshold = Threshold("class_1", 0.1, 900, 100, 200, 20, Flagged(60, 18), Flagged(15, 10))
+    card = cached.card("wine", "1")
+    assert card.profile is not None
+    costly = replace(card, profile=replace(card.profile, threshold=threshold))
+    monkeypatch.setattr(cached, "card", lambda *_: costly)
+    shown = text(app.run())
+    assert "**Threshold:** class_1 is predicted from a probability of 10.0% on" in shown
+    assert "300 are flagged, 90 of them rightly, and 10 are missed. That costs 30,000" in shown
 
 
 def test_the_card_shows_the_report_in_a_frame_that_runs_nothing(app: AppTest) -> None:

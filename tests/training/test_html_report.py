@@ -57,7 +57,7 @@ def course_of(problem: Problem, algorithm: str) -> Course:
     course = Course(problem, data)
     for name in (algorithm, "dummy"):
         evaluation = fit_final(
-            problem, data, name, [{}], [[Fold(0.9 if name == algorithm else 0.5, 0.1, 1.0)]]
+            problem, data, name, [{}], [[Fold(0.9 if name == algorithm else 0.5, 0.1, 1.0)] * problem.folds]
         )
         course.results.append(evaluation.result)
         assert evaluation.predictions is not None
