@@ -1,10 +1,12 @@
 """Profile: what a model takes, and what its training rows held (profile.json in its folder)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
+
+import numpy as np
 
 from serving.rules import Rules
 from serving.threshold import Threshold
@@ -17,12 +19,12 @@ _DAY = 86400
 
 @dataclass(frozen=True)
 class Seen:
-    """What the training rows held of one column; dates are in seconds since 1970.
+    """What the training rows held of one column; dates are in seconds since 1970, free text in words.
 
     Attributes:
-        kind: As training/profile.py names it: number, integer, category, boolean or date.
+        kind: As training/profile.py names it: number, integer, category, boolean, date or text.
         missing: Share of rows without a value.
-        low, median, high: Of numbers and dates; None if no row had a value.
+        low, median, high: Of numbers, dates and the words of free text; None if no row had a value.
         edges: Upper ends of the bins of equal share; the last bin has none.
         shares: Share of rows in each bin.
         sample: Values at evenly spaced ranks, which stand for the rows.
@@ -64,7 +66,9 @@ class Seen:
 
     @property
     def typical(self) -> Value:
-        """The median, or the most frequent level."""
+        """The median, or the most frequent level; of free text nothing is."""
+        if self.kind == "text":
+            return None
         if self.levels:
             level = next(iter(self.levels))
             return level == "true" if self.kind == "boolean" else level
@@ -128,6 +132,11 @@ class Profile:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"expected what training/profile.py writes; got {error!r}") from error
+
+
+def word_counts(texts: Iterable[Any]) -> np.ndarray:
+    """Return how many words each text has, float64; NaN where it is missing."""
+    return np.array([len(text.split()) if isinstance(text, str) else np.nan for text in texts], dtype=float)
 
 
 def _floats(values: Sequence[float] | None) -> tuple[float, ...]:

@@ -15,7 +15,8 @@ attributed to chance here.
     Risk Model Validation 14(4).
 
 The two-sample Kolmogorov-Smirnov statistic is the largest distance between the two cumulative shares, for
-numbers and dates only; it needs no bins, and sees a shift within one.
+numbers and dates only; it needs no bins, and sees a shift within one. Of free text, both look at the number
+of words.
 
     Hodges, J. L. (1958): The significance probability of the Smirnov two-sample test, Arkiv foer Matematik
     3(43), for its p-value: the asymptotic one, by Kolmogorov's distribution.
@@ -31,7 +32,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtri, kolmogorov  # type: ignore[import-untyped]
 
-from serving.profile import Profile, Seen, moment
+from serving.profile import Profile, Seen, moment, word_counts
 
 type Verdict = Literal["drifted", "changed", "stable", "too few"]
 
@@ -133,7 +134,8 @@ def _column(name: str, values: pd.Series, seen: Seen, trained: int) -> Drift:
     shifted = statistic is not None and statistic >= _CHANGED and (p_value or 0.0) < _CHANCE
     verdict = _verdict(index, chance, rows, shifted=shifted)
     pairs = tuple(zip(names, expected.tolist(), actual.tolist(), strict=True))
-    text = _sentence(verdict, pairs, None if middle is None else (middle, seen.median))
+    what = "median number of words" if seen.kind == "text" else "median"
+    text = _sentence(verdict, pairs, None if middle is None else (middle, seen.median), what)
     return Drift(name, verdict, text, index, chance, statistic, p_value, pairs)
 
 
@@ -146,7 +148,12 @@ def _verdict(index: float, chance: float, rows: int, *, shifted: bool) -> Verdic
 
 
 def _numbers(present: pd.Series, seen: Seen) -> np.ndarray:
-    """Return logged values as numbers; dates were logged as text. Other values are left out."""
+    """Return logged values as numbers: dates, which were logged as text, and the words of free text.
+
+    Other values are left out.
+    """
+    if seen.kind == "text":
+        return word_counts(map(str, present))
     if seen.kind == "date":
         dates = pd.to_datetime(present.astype(str), errors="coerce", utc=True, format="ISO8601").dropna()
         return np.asarray((dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), dtype=float)
@@ -174,7 +181,10 @@ def _levels(present: pd.Series, seen: Seen) -> tuple[list[str], np.ndarray, np.n
 
 
 def _sentence(
-    verdict: Verdict, bins: Sequence[tuple[str, float, float]], middle: tuple[float, float | None] | None
+    verdict: Verdict,
+    bins: Sequence[tuple[str, float, float]],
+    middle: tuple[float, float | None] | None,
+    what: str,
 ) -> str:
     if verdict == "too few":
         return f"Fewer than {ENOUGH} rows are too few to tell."
@@ -183,5 +193,5 @@ def _sentence(
     name, expected, actual = max(bins, key=lambda bin_: abs(bin_[2] - bin_[1]))
     text = f"“{name}” is {actual:.0%} of the rows now; it was {expected:.0%} in training."
     if middle is not None and middle[1] is not None:
-        text = f"The median is {middle[0]:.4g} now; it was {middle[1]:.4g} in training. {text}"
+        text = f"The {what} is {middle[0]:.4g} now; it was {middle[1]:.4g} in training. {text}"
     return text

@@ -72,9 +72,9 @@ def influences(model: AppModel, row: Mapping[str, Value], answer: str | float) -
 
 
 def _draws(model: AppModel, column: Column, most: int) -> tuple[list[Value], np.ndarray]:
-    """Return typical values of a column with their weights; from the examples if there is no profile."""
+    """Return typical values of a column with their weights; from the examples if no profile holds any."""
     seen = column.seen
-    if seen is None:
+    if seen is None or seen.kind == "text":
         values = [example[column.name] for example in model.examples[:most]]
         return values, np.full(len(values), 1 / max(1, len(values)))
     if seen.levels:

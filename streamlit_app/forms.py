@@ -9,7 +9,7 @@ from typing import Literal
 
 from serving.profile import Column, Seen, Value, moment
 
-type Widget = Literal["slider", "number", "select", "yes_no", "toggle", "text", "date", "moment"]
+type Widget = Literal["slider", "number", "select", "yes_no", "toggle", "text", "area", "date", "moment"]
 
 _MAX_DECIMALS = 6
 _GROUP_AT = 12  # fewer fields than this fit on one screen
@@ -133,7 +133,15 @@ def amount(value: float, kind: str) -> str:
     """Write what a column holds: whole numbers whole (1956 may be a year), dates as dates."""
     if kind == "date":
         return day(moment(value))
-    return f"{value:.0f}" if kind == "integer" and abs(value) < _LARGE else number(value)
+    return f"{value:.0f}" if kind in ("integer", "text") and abs(value) < _LARGE else number(value)
+
+
+def spread(seen: Seen) -> str:
+    """Write what a column of numbers, dates or free text held; nothing if it is another, or held nothing."""
+    if seen.low is None or seen.median is None or seen.high is None:
+        return ""
+    low, middle, high = (amount(value, seen.kind) for value in (seen.low, seen.median, seen.high))
+    return f"{low} to {high}{' words' if seen.kind == 'text' else ''}, median {middle}"
 
 
 def day(value: datetime) -> str:
@@ -148,6 +156,8 @@ def _field(column: Column, examples: Sequence[Value]) -> Field:
     if column.kind == "date":
         whole = seen is None or seen.whole_days
         return Field(column, label, "date" if whole else "moment", hint=_hint(seen))
+    if seen and seen.kind == "text":
+        return Field(column, label, "area", hint=_hint(seen))
     if column.kind == "text":
         options, more = (tuple(seen.levels), seen.other > 0) if seen else ((), False)
         return Field(column, label, "select" if options else "text", options=options, open=more)
@@ -192,10 +202,8 @@ def _slider(column: Column, low: float, high: float, hint: str) -> Field:
 
 
 def _hint(seen: Seen | None) -> str:
-    if seen is None or seen.low is None or seen.median is None or seen.high is None:
-        return ""
-    low, middle, high = (amount(value, seen.kind) for value in (seen.low, seen.median, seen.high))
-    return f"In training: {low} to {high}, median {middle}"
+    held = spread(seen) if seen else ""
+    return f"In training: {held}" if held else ""
 
 
 def _decimals(value: float) -> int:

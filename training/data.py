@@ -7,7 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import yaml
 from serving.rules import Rules
 from training import hashing, splits
 from training.refusals import ProblemError, did_you_mean
-from training.schema import Schema
+from training.schema import WIDE, Schema
 from training.tables import listed, read_table
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from training.schema import Kind
     from training.tables import Table
 
-# A text column with more levels is an identifier or free text, and each level would become a feature.
-_MAX_LEVELS = 1_000
-# Below, many levels for few rows may still be what a small table looks like.
-_FEW_LEVELS = 50
+# Up to few levels for few rows may be what a small table looks like. Beyond, texts that don't repeat are
+# identifiers, or free text if there are some words in them. A model keeps each level in its file.
+_FEW_LEVELS, _MANY_LEVELS, _MOST_LEVELS = 50, 1_000, 10_000
+_FEWEST_WORDS = 3
+_WORDS_ROWS = 10_000
 _MAX_FLOAT_CLASSES = 20
+_MEANS_CLASSES = 2  # with more classes, a mean for each of them told less than it cost
 # Names of columns that only tell rows apart, and fewer rows than can show that they do.
 _ROW_NAME = re.compile(
     r"(?i)^(row[ _.]?(names?|id|no|number)?|index|idx|no|nr|unnamed: ?\d+)$|(^|[ _.])(id|uid|key)$"
@@ -80,6 +82,7 @@ class _Column:
     kind: Kind
     values: np.ndarray
     missing: bool
+    levels: int = 0
 
     @property
     def constant(self) -> bool:
@@ -156,7 +159,15 @@ def load_data(problem: Problem) -> Data:
         problem, target.classes.tolist(), target.codes, hashes if units is None else units
     )
     parts = [np.flatnonzero(~holdout), np.flatnonzero(holdout)]
-    schema = _schema(columns)
+    schema = _schema(columns, len(target.classes))
+    texts = [name for name in schema.texts if name not in problem.columns or not problem.columns[name].use]
+    if texts:
+        level = f"columns: {{{texts[0]}: {{type: text, use: category}}}}"
+        notes = (
+            *notes,
+            f"read as free text, by its words (to take each text as a level, write {level}; to leave it out, "
+            f"write drop: [{texts[0]}]): {listed(texts)}",
+        )
     x_train, x_test = (_frame(schema, columns, rows) for rows in parts)
     y_train, y_test = (target.values[rows] for rows in parts)
     for labels in (y_train, y_test):
@@ -247,7 +258,9 @@ def _features(
     columns, unusable, faults = [], [], []
     for name in table.column_names:
         try:
-            column, hashes = _column(name, table.column(name), ambiguous.get(name))
+            stated = problem.columns.get(name)
+            use = stated.use if stated else None
+            column, hashes = _column(name, table.column(name), ambiguous.get(name), use)
         except _ColumnError as error:
             unusable.append(name)
             faults.append(f"{problem.name}: data: column {name!r}: {error}")
@@ -260,25 +273,22 @@ def _features(
     return columns
 
 
-def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Column, np.ndarray]:
+def _column(
+    name: str, column: pa.ChunkedArray, fault: str | None, use: str | None
+) -> tuple[_Column, np.ndarray]:
     if fault:
         raise _ColumnError(fault)
     column = _decoded(column)
     kind = column.type
     if pa.types.is_boolean(kind) or _is_text(kind) or pa.types.is_null(kind):
         levels, codes = _encoded(column)
-        if len(levels) > _MAX_LEVELS or (len(levels) > _FEW_LEVELS and 2 * len(levels) > len(codes)):
-            raise _ColumnError(
-                f"expected at most {_MAX_LEVELS:,} different texts, and at most {_FEW_LEVELS} or one for "
-                f"every two rows; got {len(levels):,} in {len(codes):,} rows, such as {levels[0]!r}: an "
-                "identifier, free text, or dates that aren't stored as dates"
-            )
         missing = bool((codes < 0).any())
         hashes = np.append(hashing.levels_of(levels), np.uint64(0))[codes]
         if pa.types.is_boolean(kind):
             flags = np.append((levels == "true").astype(object), [None])[codes]
             return _Column(name, "boolean", flags if missing else flags.astype(bool), missing), hashes
-        return _Column(name, "category", np.append(levels, [None])[codes], missing), hashes
+        used = _text_kind(name, levels, len(codes), use)
+        return _Column(name, used, np.append(levels, [None])[codes], missing, len(levels)), hashes
     if _is_number(kind):
         numbers = _numbers(column)
         infinite = int(np.isinf(numbers).sum())
@@ -295,6 +305,29 @@ def _column(name: str, column: pa.ChunkedArray, fault: str | None) -> tuple[_Col
         absent = np.isnat(dates)
         return _Column(name, "date", dates, bool(absent.any())), hashing.cells(dates, absent)
     raise _ColumnError(f"expected numbers, text, booleans or dates; got {kind}")
+
+
+def _text_kind(name: str, levels: np.ndarray, rows: int, use: str | None) -> Literal["category", "text"]:
+    """Return what models learn from in texts: their levels, or their words."""
+    few, many = len(levels) <= _FEW_LEVELS, len(levels) > _MANY_LEVELS
+    repeats = few or (3 if many else 2) * len(levels) <= rows
+    if use == "words" or (not use and (many or not repeats) and _are_wordy(levels)):
+        return "text"
+    if (repeats or use) and len(levels) <= _MOST_LEVELS:
+        return "category"
+    raise _ColumnError(
+        f"expected texts that repeat (two rows for each of more than {_FEW_LEVELS} different ones, three of "
+        f"more than {_MANY_LEVELS:,}; at most {_MOST_LEVELS:,}); got {len(levels):,} in {rows:,} rows, such "
+        f"as {levels[0]!r}: an identifier, or dates that aren't stored as dates. To use them all the same, "
+        f"write columns: {{{name}: {{type: text, use: words}}}}, or use: category (at most {_MOST_LEVELS:,})"
+    )
+
+
+def _are_wordy(levels: np.ndarray) -> bool:
+    """Return whether texts are of several words, which have letters; `a@b.org` and `10 - 20` aren't."""
+    some = levels[some_rows(len(levels), _WORDS_ROWS)]
+    counts = [sum(any(map(str.isalpha, word)) for word in text.split()) for text in some]
+    return bool(np.median(counts) >= _FEWEST_WORDS)
 
 
 def _target(problem: Problem, column: pa.ChunkedArray, table: Table) -> tuple[_Target, np.ndarray]:
@@ -390,7 +423,7 @@ def _informative(problem: Problem, columns: Sequence[_Column]) -> tuple[list[_Co
     return kept, tuple(f"left out, {reason}: {listed(names)}" for reason, names in reasons if names)
 
 
-def _schema(columns: Sequence[_Column]) -> Schema:
+def _schema(columns: Sequence[_Column], classes: int) -> Schema:
     def named(kind: Kind) -> tuple[str, ...]:
         return tuple(column.name for column in columns if column.kind == kind)
 
@@ -399,8 +432,14 @@ def _schema(columns: Sequence[_Column]) -> Schema:
         categories=named("category"),
         booleans=named("boolean"),
         dates=named("date"),
+        texts=named("text"),
         missing=frozenset(column.name for column in columns if column.missing),
         columns=tuple(column.name for column in columns),
+        wide=frozenset(
+            column.name
+            for column in columns
+            if column.kind == "category" and column.levels > WIDE and classes <= _MEANS_CLASSES
+        ),
     )
 
 

@@ -156,7 +156,7 @@ def signature(problem: Problem, data: Data) -> ModelSignature:
     anything = AnyType()  # type: ignore[no-untyped-call]
     kinds: dict[str, DataType | AnyType] = {
         **dict.fromkeys((*schema.numbers, *schema.dates), anything),
-        **dict.fromkeys(schema.categories, DataType.string),
+        **dict.fromkeys((*schema.categories, *schema.texts), DataType.string),
         **{name: anything if name in schema.missing else DataType.boolean for name in schema.booleans},
     }
     columns: list[ColSpec | TensorSpec] = [

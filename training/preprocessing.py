@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -19,14 +22,18 @@ from sklearn.preprocessing import (
     OrdinalEncoder,
     SplineTransformer,
     StandardScaler,
+    TargetEncoder,
 )
 
-from training.schema import Schema
+from training.algorithms import SEED
+from training.schema import WIDE, Schema
 
 # Rarer levels share one feature, and so do levels that weren't there when the model was fitted.
 _LEVEL_ROWS = 5
-_LEVELS, _BINS = 50, 254
+_LEVELS = 50
 _MISSING = "(missing)"
+# Columns that the words of a text are hashed to; topics that these are reduced to, in all texts together.
+_WORDS, _TOPICS = 2**13, 64
 _DAY = 86_400.0
 _YEAR = 365.2425 * _DAY
 # Seconds that a datetime64[ns] can hold: dates out of it (9999-12-31 as "for ever") are missing.
@@ -54,7 +61,7 @@ def prepare(
         The estimator itself if the table is nothing but complete numbers and isn't to be scaled, else a
         pipeline of which it is the step ``model``.
     """
-    others = schema.categories or schema.booleans or schema.dates
+    others = schema.categories or schema.booleans or schema.dates or schema.texts
     if not others and (native_missing or not schema.missing):
         return Pipeline([("scale", StandardScaler()), ("model", estimator)]) if scale else estimator
     gaps = frozenset() if native_missing else schema.missing
@@ -67,6 +74,8 @@ def prepare(
     codes = native_categories and len(schema.categories) > 0
     if codes:
         estimator.set_params(categorical_features=list(range(len(schema.categories))))
+    wide = [name for name in schema.categories if name in schema.wide]
+    means = _means("auto" if is_classifier(estimator) else "continuous")
     parts = [
         ("codes", _categories(_codes()), list(schema.categories) if codes else []),
         ("numbers", _chain(scaling), complete),
@@ -74,7 +83,9 @@ def prepare(
         ("booleans", _convert("float64"), flags),
         ("maybe", Pipeline([("numbers", _convert("float64")), ("impute", _median())]), maybe),
         ("categories", _categories(_one_hot()), [] if codes else list(schema.categories)),
+        ("means", _categories(means, *scaling), wide),
         ("dates", _dates(schema.dates, impute), list(schema.dates)),
+        *((f"words of {name}", _words(len(schema.texts), scaling), [name]) for name in schema.texts),
     ]
     columns = ColumnTransformer([part for part in parts if part[2]])
     return Pipeline([("prepare", columns), ("model", estimator)])
@@ -118,14 +129,48 @@ def _codes() -> OrdinalEncoder:
         handle_unknown="use_encoded_value",
         unknown_value=np.nan,
         min_frequency=_LEVEL_ROWS,
-        max_categories=_BINS,
+        max_categories=WIDE,
     )
 
 
-def _categories(encode: BaseEstimator) -> Pipeline:
+def _means(target: str) -> TargetEncoder:
+    """Encode levels by the target's mean, which rows are given that don't count in it.
+
+    Micci-Barreca, D. (2001): A Preprocessing Scheme for High-Cardinality Categorical Attributes in
+    Classification and Prediction Problems, SIGKDD Explorations 3(1).
+    """
+    return TargetEncoder(target_type=target, cv=KFold(5, shuffle=True, random_state=SEED))
+
+
+def _categories(encode: BaseEstimator, *more: tuple[str, Any]) -> Pipeline:
     # Missing is a level of its own, in each of the two forms in which it comes.
     return Pipeline(
-        [("nan", _replace(np.nan, _MISSING)), ("none", _replace(None, _MISSING)), ("encode", encode)]
+        [("nan", _replace(np.nan, _MISSING)), ("none", _replace(None, _MISSING)), ("encode", encode), *more]
+    )
+
+
+def _words(count: int, scaling: Sequence[tuple[str, Any]]) -> Pipeline:
+    """Encode one of several texts by its topics: latent semantic analysis.
+
+    Words are hashed, so that no vocabulary grows with the rows, and none can be empty or short.
+
+    Deerwester, S. et al. (1990): Indexing by Latent Semantic Analysis, JASIS 41(6).
+    Weinberger, K. et al. (2009): Feature Hashing for Large Scale Multitask Learning, ICML.
+    """
+    return Pipeline(
+        [
+            ("nan", _replace(np.nan, "")),
+            ("none", _replace(None, "")),
+            ("one", FunctionTransformer(np.ravel)),
+            (
+                "words",
+                HashingVectorizer(n_features=_WORDS, alternate_sign=False, norm=None, dtype=np.float32),
+            ),
+            ("weights", TfidfTransformer(sublinear_tf=True)),
+            ("topics", TruncatedSVD(max(2, _TOPICS // count), random_state=SEED)),
+            ("numbers", _convert("float64")),
+            *scaling,
+        ]
     )
 
 

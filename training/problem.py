@@ -102,6 +102,8 @@ class Reading(_Strict):
         unit: What may be written before or after a number.
         format: How dates are written, as for `strptime`; ISO 8601 if empty.
         na: Words that mean a missing value in this column.
+        use: What models learn from in a text: its words, or the text as a whole, a level of a category;
+            inferred if None.
     """
 
     type: Literal["number", "text", "boolean", "date"]
@@ -110,6 +112,7 @@ class Reading(_Strict):
     unit: str = ""
     format: str = ""
     na: tuple[_Word, ...] = ()
+    use: Literal["category", "words"] | None = None
 
     @model_validator(mode="after")
     def _fits_the_type(self) -> Self:
@@ -118,6 +121,7 @@ class Reading(_Strict):
             "thousands": "number",
             "unit": "number",
             "format": "date",
+            "use": "text",
         }.items():
             if field in self.model_fields_set and self.type != type_:
                 raise FieldError(f"expected only with type: {type_}; got type: {self.type}", field)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from serving.contract import PROFILE
+from serving.profile import word_counts
 from training import thresholds
 from training.data import some_rows
 
@@ -75,10 +76,11 @@ def describe(problem: Problem, data: Data) -> dict[str, Any]:
     """Describe the training part of a table.
 
     Returns:
-        Number of rows, and for each column and the target: name, kind, the share that is missing; of numbers
-        and dates (seconds since 1970) minimum, median, maximum, the upper edges of about ten bins of equal
-        share with the share that is in each (one more than edges: the last has none), and values at evenly
-        spaced ranks; of the others the share of each level, most frequent first, and of all further levels.
+        Number of rows, and for each column and the target: name, kind, the share that is missing; of numbers,
+        dates (seconds since 1970) and free text (its number of words) minimum, median, maximum, the upper
+        edges of about ten bins of equal share with the share that is in each (one more than edges: the last
+        has none), and values at evenly spaced ranks; of the others the share of each level, most frequent
+        first, and of all further levels.
         And how the table was read (`serving.rules.Rules`).
     """
     schema = data.schema
@@ -87,6 +89,7 @@ def describe(problem: Problem, data: Data) -> dict[str, Any]:
         **dict.fromkeys(schema.categories, "category"),
         **dict.fromkeys(schema.booleans, "boolean"),
         **dict.fromkeys(schema.dates, "date"),
+        **dict.fromkeys(schema.texts, "text"),
     }
     points = max(_FEWEST_POINTS, min(_POINTS, _MOST_POINTS // len(kinds)))
     answer: Kind = "category" if problem.task == "classification" else "number"
@@ -102,7 +105,9 @@ def _column(name: str, kind: Kind, values: pd.Series, points: int) -> dict[str, 
     if kind in ("category", "boolean"):
         return {"name": name, "kind": kind, **_levels(values)}
     numbers = values.to_numpy()
-    if kind == "date":
+    if kind == "text":
+        numbers = word_counts(values)
+    elif kind == "date":
         seconds = numbers.astype("datetime64[ns]").astype("int64") / 1e9
         numbers = np.where(np.isnat(numbers), np.nan, seconds)
     known = numbers[~np.isnan(numbers)]

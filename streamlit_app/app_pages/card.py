@@ -211,9 +211,8 @@ def _described(column: Column) -> dict[str, object]:
         shown = [f"{level} {share:.0%}" for level, share in list(seen.levels.items())[:5]]
         row["in training"] = ", ".join(shown)
         row["spread"] = list(seen.levels.values())[:10]
-    elif seen.low is not None and seen.high is not None and seen.median is not None:
-        low, middle, high = (forms.amount(value, seen.kind) for value in (seen.low, seen.median, seen.high))
-        row["in training"] = f"{low} to {high}, median {middle}"
+    elif held := forms.spread(seen):
+        row["in training"] = held
         row["spread"] = list(seen.shares)
     return row | {"missing": seen.missing}
 

@@ -125,6 +125,8 @@ def _input(field: Field, widget: forms.Widget, key: str) -> None:
             draw(label, None, key=key, help=hint, persist_state="session", **ends)  # type: ignore[call-overload]
         case "text":
             st.text_input(label, key=key, persist_state="session")
+        case "area":
+            st.text_area(label, key=key, help=field.hint or None, persist_state="session")
 
 
 def _number(field: Field, label: str, key: str, *, slider: bool) -> None:
@@ -158,7 +160,7 @@ def _filled(model: AppModel, layout: Sequence[Group], row: dict[str, Value]) -> 
                     value = bool(value)
                 case "select" if value not in field.options and not field.open:
                     value = None
-                case "text":
+                case "text" | "area":
                     value = value or ""
             held[_key(model, field, field.widget)] = value
     return held

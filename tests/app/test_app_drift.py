@@ -71,6 +71,14 @@ def test_few_rows_are_not_called_drift_by_chance() -> None:
     assert only(pd.DataFrame({"a": [5000.0] * 10}), a=number()).verdict == "too few"
 
 
+def test_free_text_drifts_by_its_number_of_words() -> None:
+    words = np.random.default_rng(0).integers(0, 1000, 200)
+    assert only(pd.DataFrame({"a": ["word " * n for n in words]}), a=number("text")).verdict == "stable"
+    found = only(pd.DataFrame({"a": ["so short"] * 100}), a=number("text"))
+    assert found.verdict == "drifted"
+    assert found.text.startswith("The median number of words is 2 now; it was 499.5 in training.")
+
+
 def test_levels_and_booleans() -> None:
     rows = pd.DataFrame({"colour": ["red"] * 58 + ["blue"] * 31 + ["green"] * 11})
     assert only(rows, colour=Seen("category", levels=LEVELS, other=0.1)).verdict == "stable"

@@ -28,6 +28,16 @@ def loaded(estimator: object, **seen: Seen | None) -> AppModel:
     return pages.model("m", columns, estimator, example)
 
 
+def test_free_text_is_compared_with_the_examples() -> None:
+    words = Seen("text", 0, 1.0, 1.0, 1.0, sample=(1.0,) * 20)
+    encoder = make_column_transformer((OneHotEncoder(drop=["Berlin"]), ["city"]))
+    model = make_pipeline(encoder, LinearRegression()).fit(ROWS, 8 * (ROWS["city"] == "Bonn"))
+    example = pd.DataFrame({"city": ["Berlin", "Bonn"]})
+    asked = pages.model("m", [Column("city", "text", True, words)], model, example)
+    (found,) = influences(asked, {"city": "Bonn"}, 8.0)
+    assert found.change == pytest.approx(4)
+
+
 def test_a_linear_model_is_explained_exactly() -> None:
     encoder = make_column_transformer((OneHotEncoder(drop=["Berlin"]), ["city"]), remainder="passthrough")
     y = 3 * ROWS["a"] - 1 * ROWS["b"] + 8 * (ROWS["city"] == "Bonn")

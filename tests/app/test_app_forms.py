@@ -1,6 +1,6 @@
 import pytest
 
-from serving.profile import Column, Kind, Value
+from serving.profile import Column, Kind, Seen, Value
 from streamlit_app import forms
 
 
@@ -55,6 +55,13 @@ def test_numbers_look_as_in_the_examples(seen: list[Value], decimals: int, step:
 def test_integers_step_in_whole_numbers() -> None:
     (group,) = forms.groups(columns("a", kind="integer"), [{"a": 3}])
     assert (group.fields[0].decimals, group.fields[0].step) == (0, 1)
+
+
+def test_free_text_has_an_area() -> None:
+    seen = Seen("text", low=2.0, median=12.0, high=80.0)
+    (group,) = forms.groups([Column("note", "text", required=True, seen=seen)], [])
+    assert (group.fields[0].widget, group.fields[0].hint) == ("area", "In training: 2 to 80 words, median 12")
+    assert forms.typical([group.fields[0].column]) == {"note": None}
 
 
 @pytest.mark.parametrize(

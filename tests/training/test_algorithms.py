@@ -105,7 +105,8 @@ def test_trusted_types_are_all_needed_and_scikit_learns_own(problems: dict[str, 
         needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
     boosting = problems["diabetes"].algorithm("hist_gradient_boosting")
     levels = pd.DataFrame({"level": ["a", "b"] * 30})
-    fitted = estimators.build(boosting, Schema(categories=("level",)), 60).fit(levels, np.arange(60.0))
+    schema = Schema(categories=("level",), wide=frozenset({"level"}))
+    fitted = estimators.build(boosting, schema, 60).fit(levels, np.arange(60.0))
     needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(fitted)))
     members = {"members": (Member("ridge", 0.5, {}), Member("lasso", 0.5, {}))}
     fitted = estimators.of(problems["diabetes"], Schema(numbers=("x",)), 60, ENSEMBLE, members)

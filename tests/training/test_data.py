@@ -390,9 +390,9 @@ WRONG_TABLES: list[tuple[str, Any, dict[str, Any], str]] = [
     ),
     (
         "many levels",
-        people(4000).assign(key=[f"k{i % 1001}" for i in range(4000)]),
+        people(3000).assign(key=[f"k{i % 1001}" for i in range(3000)]),
         {},
-        r"column 'key': expected at most 1,000 different texts.*got 1,001 in 4,000 rows",
+        r"'key': expected texts that repeat .*got 1,001 in 3,000 rows.*\{key: \{type: text, use: words\}\}",
     ),
     ("times", people().assign(at="10:30:00"), {}, r"column 'at': .*got time32\[s\]"),
 ]
@@ -443,6 +443,38 @@ def test_parquet_columns_of_other_types_are_refused(tmp_path: Path) -> None:
     assert str(refused.value).endswith("write 'drop: [tags, raw, time]'")
     data = load_data(problem(tmp_path / "a.parquet", folds=2, drop=["tags", "raw", "time"]))
     assert data.schema.columns == ("a",)
+
+
+def test_free_text_is_told_from_identifiers(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    words = ["the", "room", "was", "clean", "but", "rather", "small", "and", "staff", "friendly"]
+    notes = [" ".join(random.choice(words, 1 + row % 9)) + f" {row}" for row in range(ROWS)]
+    table = people().assign(note=notes)
+    table.loc[::7, "note"] = None
+    data = load(tmp_path, table)
+    assert data.schema.texts == ("note",)
+    assert "note" in data.schema.missing
+    assert {type(text) for text in data.x_train["note"]} == {str, type(None)}
+    assert any("read as free text" in note and "use: category" in note for note in data.notes)
+    stated = load(tmp_path, table, columns={"note": {"type": "text", "use": "category"}})
+    assert stated.schema.texts == ()
+    assert "note" in stated.schema.categories
+    assert not any("free text" in note for note in stated.notes)
+    assert list(data.x_test["age"]) == list(stated.x_test["age"])
+    short = table.assign(city=table["city"].fillna("none"))
+    words_of_city = load(tmp_path, short, columns={"city": {"type": "text", "use": "words"}})
+    assert words_of_city.schema.texts == ("city", "note")
+    for odd in ("10 - {}", "Ann Lee{}", "{}@example.org", "a1b2-c3d4-e5f6-{}"):
+        with pytest.raises(ProblemError, match="column 'note': expected texts that repeat"):
+            load(tmp_path, table.assign(note=[odd.format(row) for row in range(ROWS)]))
+
+
+def test_wide_categories_repeat(tmp_path: Path) -> None:
+    table = people(3600).assign(shop=[f"shop {row % 1200}" for row in range(3600)])
+    assert load(tmp_path, table).schema.wide == {"shop"}
+    assert load(tmp_path, table, target="city", target_missing="skip").schema.wide == set()  # three classes
+    table["shop"] = [f"shop {row % 254}" for row in range(3600)]
+    assert load(tmp_path, table).schema.wide == set()
 
 
 def test_class_labels_are_texts(tmp_path: Path) -> None:

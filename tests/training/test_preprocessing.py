@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import skops.io
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 
 from serving.contract import TRUSTED_TYPES
@@ -32,10 +32,24 @@ SCHEMA = Schema(
     categories=("colour", "shape"),
     booleans=("new", "used"),
     dates=("made", "sold"),
-    missing=frozenset({"weight", "colour", "used", "sold"}),
-    columns=("colour", "size", "made", "new", "weight", "shape", "used", "sold"),
+    missing=frozenset({"weight", "colour", "used", "sold", "note"}),
+    columns=("colour", "size", "made", "new", "weight", "shape", "used", "sold", "note"),
+    wide=frozenset({"colour"}),
+    texts=("note",),
 )
 BOOSTING = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+
+
+def sentences(rows: int) -> list[str | None]:
+    """Praise and complaints in turn, and none in every tenth row."""
+    random = np.random.default_rng(4)
+    words = {True: ["fine", "great", "warm", "liked"], False: ["cold", "broken", "late", "returned"]}
+    both = ["the", "parcel", "came", "with", "it", "and", "was", "not", "very"]
+    texts: list[str | None] = [
+        " ".join([*random.choice(words[row % 2 == 0], 3), *random.choice(both, 6)]) for row in range(rows)
+    ]
+    texts[::10] = [None] * len(texts[::10])
+    return texts
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +65,7 @@ def table() -> pd.DataFrame:
         "shape": random.choice(np.array(["round", "square"], dtype=object), ROWS),
         "used": random.choice(np.array([True, False, None], dtype=object), ROWS),
         "sold": pd.date_range("2024-01-01", periods=ROWS).astype("datetime64[ns]"),
+        "note": np.array(sentences(ROWS), dtype=object),
     }
     made = pd.DataFrame({name: pd.Series(column, dtype=column.dtype) for name, column in columns.items()})
     made.loc[::9, "sold"] = pd.NaT
@@ -77,15 +92,16 @@ def awkward_rows(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
         "many": table,
         "one": first,
-        "unseen levels": first.assign(colour="violet", shape="oval"),
+        "unseen levels": first.assign(colour="violet", shape="oval", note="!"),
         "nothing where that is allowed": first.assign(
             colour=pd.Series([None], dtype=object),
             weight=np.nan,
             used=pd.Series([None], dtype=object),
             sold=pd.NaT,
+            note=None,
         ),
         "NaN for a text": first.assign(colour=pd.Series([np.nan], dtype=object)),
-        "pandas' own texts": table.astype({"colour": "str", "shape": "str"}),
+        "pandas' own texts": table.astype({"colour": "str", "shape": "str", "note": "str"}),
         "dates in seconds": table.astype({"made": "datetime64[s]", "sold": "datetime64[s]"}),
         "dates in microseconds": table.astype({"made": "datetime64[us]", "sold": "datetime64[us]"}),
         "dates in texts": table.assign(
@@ -115,8 +131,9 @@ def test_a_saved_model_predicts_the_same(fitted: BaseEstimator, table: pd.DataFr
 
 def test_every_trusted_type_is_needed(table: pd.DataFrame, target: np.ndarray) -> None:
     model = prepare(Ridge(), SCHEMA, scale=True, native_missing=False).fit(table, target)
+    named = ("numpy.", "pandas.", "scipy.", "sklearn.model_selection._split.")
     needed = sorted(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
-    assert needed == [name for name in TRUSTED_TYPES if name.startswith(("numpy.", "pandas.", "scipy."))]
+    assert needed == [name for name in TRUSTED_TYPES if name.startswith(named)]
 
 
 @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # of MLflow's own code
@@ -130,7 +147,7 @@ def test_mlflow_clients_send_raw_columns(
     packing.save_model(fitted, str(tmp_path / "model"), problem, data)
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     kinds = " ".join(str(column.type) for column in loaded.metadata.get_input_schema())
-    assert kinds == "DataType.string Any Any DataType.boolean Any DataType.string Any Any"
+    assert kinds == "DataType.string Any Any DataType.boolean Any DataType.string Any Any DataType.string"
     for name, rows in awkward_rows(table).items():
         np.testing.assert_array_equal(loaded.predict(rows), fitted.predict(rows), err_msg=name)
 
@@ -158,7 +175,8 @@ def test_only_what_an_estimator_cannot_take_is_imputed(table: pd.DataFrame) -> N
 
 
 def encode(schema: Schema, table: pd.DataFrame) -> np.ndarray:
-    encoded = prepare(Ridge(), schema, scale=False, native_missing=True)[:-1].fit_transform(table)
+    y = np.arange(len(table)) % 7.0
+    encoded = prepare(Ridge(), schema, scale=False, native_missing=True)[:-1].fit_transform(table, y)
     assert isinstance(encoded, np.ndarray)
     assert encoded.dtype == np.float64
     return encoded
@@ -178,6 +196,42 @@ def test_rare_levels_share_a_feature_and_missing_is_a_level() -> None:
     assert sorted(encoded.sum(axis=0)) == [3, 17, 30, 50]
     many = pd.DataFrame({"c": pd.Series([f"level {row % 200}" for row in range(2000)], dtype=object)})
     assert encode(schema, many).shape == (2000, 50)
+
+
+def test_wide_categories_are_encoded_by_means_that_rows_have_no_part_in() -> None:
+    random = np.random.default_rng(5)
+    level = np.repeat(np.arange(600), 3)
+    x = pd.DataFrame({"c": np.array([f"level {number}" for number in level], dtype=object)})
+    schema = Schema(categories=("c",), wide=frozenset({"c"}))
+    noise, effect = random.normal(size=len(x)), random.normal(size=600)[level]
+
+    def means(model: BaseEstimator, y: np.ndarray, rows: pd.DataFrame | None = None) -> np.ndarray:
+        steps = prepare(model, schema, scale=False, native_missing=True)[:-1]
+        return (steps.fit_transform(x, y) if rows is None else steps.fit(x, y).transform(rows))[:, -1]
+
+    # A level's plain mean has a correlation of sqrt(1 / 3) with what it is the mean of.
+    assert np.corrcoef(means(Ridge(), noise, x), noise)[0, 1] > 0.5
+    assert abs(np.corrcoef(means(Ridge(), noise), noise)[0, 1]) < 0.1
+    assert np.corrcoef(means(Ridge(), effect + 0.1 * noise), effect)[0, 1] > 0.95
+    assert means(Ridge(), noise + 7, x.head(1).assign(c="new"))[0] == pytest.approx((noise + 7).mean())
+    whole = np.round(10 * effect)  # not classes, although scikit-learn would take them for such
+    assert means(Ridge(), whole, x).std() == pytest.approx(whole.std(), rel=0.01)
+    classes = np.where(effect > 0, "yes", "no")
+    assert ((means(LogisticRegression(), classes) > 0.5) == (effect > 0)).mean() > 0.95
+
+
+def test_texts_become_a_bounded_number_of_topics(table: pd.DataFrame) -> None:
+    schema = Schema(texts=("note",), missing=frozenset({"note"}))
+    assert encode(schema, table).shape == (ROWS, 64)
+    three = table.assign(more=table["note"], most=table["note"])
+    texts = Schema(texts=("note", "more", "most"), missing=frozenset({"note", "more", "most"}))
+    assert encode(texts, three).shape == (ROWS, 63)
+    praise = np.arange(ROWS) % 2.0
+    model = prepare(Ridge(), schema, scale=True, native_missing=False)
+    told = table["note"].notna().to_numpy()
+    model.fit(table.head(200), praise[:200])
+    assert (np.round(model.predict(table))[told] == praise[told])[200:].mean() > 0.95
+    model.fit(table.assign(note=table["note"].where(table.index == 1, None)), praise)  # as a fold may be
 
 
 def test_dates_become_time_weekday_and_season() -> None:

@@ -144,6 +144,16 @@ CSV = GOOD.replace("sklearn, name: breast_cancer", "csv, path: a.csv")
         (GOOD + "drop: mail\n", 4, r"drop: expected a list, such as \[a, b\]; got 'mail'"),
         (GOOD + "drop:\n- mail\n- 7\n", 6, r"drop\.1: expected text; got 7, as YAML .* quotes"),
         (GOOD + "drop: [NO]\n", 4, r"drop\.0: expected text; got False, as YAML reads NO"),
+        (
+            GOOD + "columns: {price: {type: number, use: words}}\n",
+            4,
+            r"columns\.price\.use: expected only with type: text; got type: number",
+        ),
+        (
+            GOOD + "columns: {note: {type: text, use: word}}\n",
+            4,
+            r"columns\.note\.use: expected one of category, words; got",
+        ),
         (GOOD + "drop: [target]\n", 4, r"drop: expected columns other than the target; got 'target'"),
         (GOOD + "gate:\n  min_improvement: -1\n", 5, r"gate\.min_improvement: .*to 0; got -1"),
         (GOOD + "gate: {if_incomparable: kep}\n", 4, r"gate\.if_incomparable: .*Did you mean 'keep'\?"),

@@ -12,6 +12,7 @@ import pytest
 from sklearn.dummy import DummyRegressor
 
 from serving.contract import PROFILE
+from serving.profile import Seen
 from training import packing, profile
 from training.data import Data, load_data
 from training.schema import Schema
@@ -91,6 +92,17 @@ def test_the_sample_stands_for_the_rows(table: Data, regression: Problem) -> Non
             shares = np.searchsorted(sample, grid, side="right") / len(sample)
             truth = np.searchsorted(grid, grid, side="right") / len(grid)
             assert np.abs(shares - truth).max() <= 1 / len(sample)
+
+
+def test_of_free_text_only_lengths_are_kept(table: Data, regression: Problem) -> None:
+    notes = [None if row % 4 == 0 else "word " * (row % 10) for row in range(ROWS)]
+    schema = replace(table.schema, categories=(), texts=("colour",))
+    x = table.x_train.assign(colour=np.array(notes, dtype=object))
+    column = profile.describe(regression, replace(table, x_train=x, schema=schema))["columns"][2]
+    assert (column["kind"], column["missing"]) == ("text", 0.25)
+    assert (column["min"], column["median"], column["max"]) == (0, 5, 9)
+    assert "levels" not in column
+    assert Seen.read(column).typical is None
 
 
 def test_many_levels_are_capped(table: Data, regression: Problem) -> None:
