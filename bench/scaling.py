@@ -8,11 +8,8 @@ project's folder; it takes about ten minutes, and draws docs/images/scaling.png:
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow_server import ROOT, server
+from processes import measure
 from rich.console import Console
 from rich.table import Table
 
@@ -77,18 +75,8 @@ def _train(folder: Path, uri: str, rows: int, algorithms: tuple[str, ...], proce
         *(sys.executable, "-m", "training.train_all_models", "--tracking-uri", uri, "--jobs", str(processes)),
         *("--problems-dir", str(folder), "--problem", name, "--model", ",".join(algorithms)),
     ]
-    begun = time.perf_counter()
-    with subprocess.Popen(  # noqa: S603 - our own command
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        peak = [0.0]
-        watcher = threading.Thread(target=_watch, args=(process, peak))
-        watcher.start()
-        shown, _ = process.communicate()
-        watcher.join()
-    if process.returncode:
-        raise SystemExit(shown)
-    return Point(rows, len(algorithms), processes, time.perf_counter() - begun, peak[0])
+    run = measure(command, ROOT)
+    return Point(rows, len(algorithms), processes, run.seconds, run.memory)
 
 
 def _make_problem(folder: Path, name: str, rows: int) -> None:
@@ -102,29 +90,6 @@ def _make_problem(folder: Path, name: str, rows: int) -> None:
         f"name: {name}\ntask: classification\ndata: {{source: parquet, path: {name}.parquet}}\n"
         "target: y\nmetric: roc_auc\n"
     )
-
-
-def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
-    """Note the most memory that a process and those that it started hold together."""
-    while process.poll() is None:
-        peak[0] = max(peak[0], sum(map(_memory, _tree(process.pid))))
-        time.sleep(0.3)
-
-
-def _tree(pid: int) -> list[int]:
-    try:
-        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-    return [pid, *(one for child in children for one in _tree(child))]
-
-
-def _memory(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def _draw(by_rows: list[Point], by_algorithms: list[Point], by_workers: list[Point]) -> None:
