@@ -110,7 +110,7 @@ def _column(column: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
         values += f", and {'100 or more' if seen.other else more} others" if more > 0 else ""
     elif seen.low is not None and seen.median is not None and seen.high is not None:
         low, middle, high = (_value(value, seen.kind) for value in (seen.low, seen.median, seen.high))
-        values = f"{low} to {high}, median {middle}"
+        values = f"{low} to {high}{' words' * (seen.kind == 'text')}, median {middle}"
     else:
         values = "none"
     read = ", ".join(_read(rules[name])) if name in rules else ""

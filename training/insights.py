@@ -17,6 +17,7 @@ from sklearn.inspection import partial_dependence
 from sklearn.metrics import confusion_matrix
 
 from serving.contract import metric_name
+from serving.profile import word_counts
 from training import judging, plots, thresholds
 from training.console import number
 from training.data import Data, some_rows
@@ -277,6 +278,12 @@ def _dependence(problem: Problem, data: Data, estimator: BaseEstimator, columns:
     title = "How predictions follow the strongest columns"
     if not columns:
         return Section(title, ["No column matters by itself: shuffling any of them costs nothing."])
+    texts = [name for name in columns if name in data.schema.texts]
+    columns = [name for name in columns if name not in texts]
+    if not columns:
+        return Section(
+            title, [f"Only free text matters ({', '.join(texts)}), which has no values to go along."]
+        )
     table = data.x_test.iloc[some_rows(len(data.x_test), _ASKED_ROWS)]
     places = {name: _places(data, name) for name in columns}
     start = time.perf_counter()
@@ -307,6 +314,8 @@ def _dependence(problem: Problem, data: Data, estimator: BaseEstimator, columns:
         "and the predictions are averaged. Where columns go together, that asks about rows which don't "
         "occur: read it as what the model has learned, not as what would happen."
     )
+    if texts:
+        text += f" Free text has no values to go along, so {', '.join(texts)} isn't drawn."
     return Section(title, [text], figures=figures)
 
 
@@ -380,7 +389,7 @@ def _groups(problem: Problem, data: Data, predictions: Predictions, columns: Seq
 
 def _split(data: Data, name: str, values: pd.Series) -> list[tuple[str, np.ndarray]]:
     """Return the groups of a column, with a boolean for each row that is in it."""
-    absent = values.isna().to_numpy()
+    absent, words = values.isna().to_numpy(), name in data.schema.texts
     if name in data.schema.categories or name in data.schema.booleans:
         levels = values.value_counts().index[:_GROUPS]
         found = [(_level(level), (values == level).to_numpy()) for level in levels]
@@ -389,15 +398,18 @@ def _split(data: Data, name: str, values: pd.Series) -> list[tuple[str, np.ndarr
     else:
         # Edges from the training rows, so that they don't depend on which rows are judged.
         known = data.x_train[name].dropna()
+        if words:
+            known, values = pd.Series(word_counts(known)), pd.Series(word_counts(values))
         parts = min(_PARTS, max(2, len(values) // (2 * _FEWEST_IN_GROUP)))
         ranks = np.arange(1, parts) / parts
         edges = np.unique(known.quantile(ranks, interpolation="lower").to_numpy())
         places = np.searchsorted(edges, values.to_numpy(), side="left")
         written = [_value(edge) for edge in edges]
+        unit = " words" if words else ""
         names = [
-            f"up to {written[0]}",
-            *(f"above {low}, to {high}" for low, high in itertools.pairwise(written)),
-            f"above {written[-1]}",
+            f"up to {written[0]}{unit}",
+            *(f"above {low}, to {high}{unit}" for low, high in itertools.pairwise(written)),
+            f"above {written[-1]}{unit}",
         ]
         found = [(names[place], (places == place) & ~absent) for place in range(len(names))]
         found = [(group, members) for group, members in found if members.any()]

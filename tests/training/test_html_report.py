@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training import html_report, insights
+from training import estimators, html_report, insights
 from training.checks import check_results, check_table, combined
 from training.course import Course, Outcome
 from training.data import load_data
@@ -21,6 +21,7 @@ from training.results import Fold, failed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from training.page import Section
 
@@ -152,6 +153,37 @@ def test_partial_dependence_is_drawn_for_the_strongest_columns(
     figures = trained[1]["How predictions follow the strongest columns"].figures
     assert {"Partial dependence of probability of yes on tenure"} < {figure.alt for figure in figures}
     assert len(figures) <= 5
+
+
+def test_free_text_and_booleans_with_gaps_have_groups(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    note = [f"customer {n} {'is not happy with us' if n % 2 else 'is happy'}" for n in range(600)]
+    flags = rng.choice(np.array([True, False, None], dtype=object), 600)
+    table = pd.DataFrame({"note": note, "paid": flags, "area": rng.normal(size=600)})
+    table.assign(y=np.arange(600) % 2 + table["area"]).to_csv(tmp_path / "t.csv", index=False)
+    source = {"source": "csv", "path": str(tmp_path / "t.csv")}
+    problem = Problem(name="t", task="regression", data=source, target="y", models="all")
+    course = course_of(problem, "hist_gradient_boosting")
+    assert course.data.schema.texts == ("note",)
+
+    seen = {
+        section.title: section
+        for section in insights.look(
+            problem, course.data, "hist_gradient_boosting", {}, course.predictions["hist_gradient_boosting"]
+        ).sections
+    }
+    follow = seen["How predictions follow the strongest columns"]
+    assert "Partial dependence of predicted y on area" in {figure.alt for figure in follow.figures}
+    assert "note isn't drawn" in follow.text[0]
+    groups = {table.head[0]: [row[0] for row in table.rows] for table in seen["Errors by group"].tables}
+    assert groups["note"] == ["up to 4 words", "above 4 words"]
+
+    estimator = estimators.of(problem, course.data.schema, 1, "hist_gradient_boosting", {})
+    estimator.fit(course.data.x_train, course.data.y_train)
+    drawn = insights._dependence(problem, course.data, estimator, ["paid"])
+    assert len(drawn.figures) == 1
+    levels = insights._split(course.data, "paid", course.data.x_test["paid"])
+    assert sorted(name for name, _ in levels) == ["(missing)", "false", "true"]
 
 
 def test_calibration_compares_probabilities_with_what_came_true(churn: Problem) -> None:
