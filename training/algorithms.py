@@ -31,6 +31,7 @@ class Algorithm:
         calibrate: Whether probabilities come from a calibration around it (it has none of its own).
         native_missing: Whether it takes missing values as they are.
         native_categories: Whether it takes categories as codes, and is told which columns have them.
+        draws: How often it is part of an ensemble on `LARGE_ROWS` rows or more, each time drawing otherwise.
         max_rows: Most rows that it is fitted on; with more, it is skipped with this reason.
         cost: 1 (cheap) to 5; the longest are started first, so that none is left over at the end.
     """
@@ -47,6 +48,7 @@ class Algorithm:
     calibrate: bool = False
     native_missing: bool = False
     native_categories: bool = False
+    draws: int = 1
     max_rows: int | None = None
     cost: int = 1
 
@@ -70,7 +72,17 @@ _HIST_SPACE = {
     "l2_regularization": (0.0, 1.0),
 }
 # As many rounds as a tenth of the rows, held back for this, says; on fewer rows it says too little.
-_HIST_LARGE = {"max_iter": 1000, "early_stopping": True, "n_iter_no_change": 20, "max_leaf_nodes": 31}
+_HIST_LARGE = {
+    "learning_rate": 0.05,
+    "max_iter": 2000,
+    "max_leaf_nodes": 31,
+    "max_features": 0.5,
+    "l2_regularization": 5.0,
+    "early_stopping": True,
+    "n_iter_no_change": 50,
+}
+# As good or better on many rows, and a model of a third of the size.
+_FOREST_LARGE = {"min_samples_leaf": 3}
 _HIST_LOSSES = {
     "neg_mean_absolute_error": {"loss": "absolute_error"},
     "neg_median_absolute_error": {"loss": "absolute_error"},
@@ -141,6 +153,7 @@ _CLASSIFIERS = (
         "sklearn.ensemble:RandomForestClassifier",
         _FOREST,
         _FOREST_SPACE,
+        large=_FOREST_LARGE,
         native_missing=True,
         max_rows=_SLOW_ROWS,
         cost=3,
@@ -151,6 +164,7 @@ _CLASSIFIERS = (
         "sklearn.ensemble:ExtraTreesClassifier",
         _FOREST,
         _FOREST_SPACE,
+        large=_FOREST_LARGE,
         native_missing=True,
         max_rows=_SLOW_ROWS,
         cost=2,
@@ -173,6 +187,7 @@ _CLASSIFIERS = (
         large=_HIST_LARGE,
         native_missing=True,
         native_categories=True,
+        draws=2,
         cost=5,
     ),
     Algorithm(
@@ -235,6 +250,7 @@ _REGRESSORS = (
         "sklearn.ensemble:RandomForestRegressor",
         _FOREST,
         _FOREST_SPACE,
+        large=_FOREST_LARGE,
         native_missing=True,
         max_rows=_SLOW_ROWS,
         cost=3,
@@ -245,6 +261,7 @@ _REGRESSORS = (
         "sklearn.ensemble:ExtraTreesRegressor",
         _FOREST,
         _FOREST_SPACE,
+        large=_FOREST_LARGE,
         native_missing=True,
         max_rows=_SLOW_ROWS,
         cost=2,
@@ -268,6 +285,7 @@ _REGRESSORS = (
         losses=_HIST_LOSSES,
         native_missing=True,
         native_categories=True,
+        draws=2,
         cost=3,
     ),
     Algorithm(

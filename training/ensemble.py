@@ -10,13 +10,14 @@ predictions best. How often each was added is its weight.
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from training import judging, splits
+from training.algorithms import LARGE_ROWS, SEED
 from training.data import Data, some_rows
 from training.predictions import Predictions, ScoringError
 from training.problem import Problem
@@ -45,11 +46,17 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Member:
-    """One model of a mix; the weights of all add up to 1."""
+    """One model of a mix; the weights of all add up to 1. ``draw`` counts fits of the same algorithm."""
 
     algorithm: str
     weight: float
     params: Mapping[str, Any]
+    draw: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called within the mix."""
+        return f"{self.algorithm}_{self.draw + 1}" if self.draw else self.algorithm
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def weigh(problem: Problem, data: Data, entrants: Sequence[Entrant]) -> Mix | st
         entrants: The models, of which only the best take part.
 
     Returns:
-        A mix of at most four models, or why there is none: none is better than the best model by more than
+        A mix of at most four models, some of them fitted more than once, or why there is none: none is better than the best model by more than
         the standard error of that difference over the folds.
     """
     sign = 1.0 if problem.scoring.greater_is_better else -1.0
@@ -113,8 +120,20 @@ def weigh(problem: Problem, data: Data, entrants: Sequence[Entrant]) -> Mix | st
     if len(weights) < 2 or statistics.fmean(gains) <= statistics.stdev(gains) / math.sqrt(len(gains)):
         return f"no mix of models is clearly better than {best[0].algorithm} alone"
     total = sum(weights.values())
-    members = (Member(best[at].algorithm, count / total, best[at].params) for at, count in weights.items())
+    members = [
+        member
+        for at, count in weights.items()
+        for member in _redrawn(problem, best[at], count / total, len(data.y_train))
+    ]
     return Mix(tuple(members), tuple(scores))
+
+
+def _redrawn(problem: Problem, entrant: Entrant, weight: float, rows: int) -> Iterator[Member]:
+    """Share a model's weight among fits that differ in their random draws: their mean has less noise."""
+    draws = problem.algorithm(entrant.algorithm).draws if rows >= LARGE_ROWS else 1
+    for draw in range(draws):
+        other = {"random_state": SEED + draw} if draw else {}
+        yield Member(entrant.algorithm, weight / draws, {**entrant.params, **other}, draw)
 
 
 @dataclass(frozen=True)

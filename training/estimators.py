@@ -64,7 +64,7 @@ def of(
         return build(declared, schema, rows, params)
     members = params["members"]
     return _estimator_class(declared)(
-        [(one.algorithm, of(problem, schema, rows, one.algorithm, one.params)) for one in members],
+        [(one.name, of(problem, schema, rows, one.algorithm, one.params)) for one in members],
         weights=[one.weight for one in members],
         **declared.params,
     )

@@ -17,6 +17,7 @@ from training.fits import Job
 from training.problem import Problem
 from training.problem_file import PROBLEMS_DIR, read_problems
 from training.refusals import ProblemError, UsageError, expected
+from training.results import Result
 from training.server import code_version
 from training.session import Session, Settings, load_tables
 from training.signals import sigterm_as_interrupt
@@ -25,7 +26,7 @@ ALL = "all"
 
 _EPILOG = """\
 exit codes:
-  0    every algorithm that was named was trained, and at least one for each problem
+  0    every algorithm that was named was trained, and at least one beside the baseline for each problem
   1    a training failed, a problem was refused while others were trained, or MLflow can't be reached
   2    bad usage, or every problem was refused: nothing was started
   130  interrupted (Ctrl-C, SIGTERM); no run is left RUNNING
@@ -175,10 +176,16 @@ def _train(jobs: list[Job], refused: dict[str, str], options: argparse.Namespace
 def _verdict(session: Session, named: set[str]) -> int:
     """Return the exit code of a training that ran to its end."""
     courses = session.courses.values()
-    nothing = any(not any(result.completed for result in course.results) for course in courses)
+    nothing = any(_came_to_nothing(course.results) for course in courses)
     asked = any(not result.completed and result.algorithm in named for result in session.results)
     unregistered = any(course.outcome.error for course in courses)
     return cli.FAILED if nothing or asked or unregistered or session.refused or session.lost else cli.OK
+
+
+def _came_to_nothing(results: Sequence[Result]) -> bool:
+    """Whether a problem got no model, or its baseline alone where others were asked for."""
+    wanted = [result for result in results if result.algorithm != BASELINE] or results
+    return not any(result.completed for result in wanted)
 
 
 def _close_left_over(options: argparse.Namespace, console: Console) -> int:

@@ -69,22 +69,22 @@ def test_boosting_on_a_large_table_takes_categories_and_the_loss_of_the_metric(
     levels = random.choice(["a", "b", "c", None], 2_000)
     table = pd.DataFrame({"x": random.normal(size=2_000), "level": levels})
     effect = table["level"].map({"a": 1.0, "b": 30.0, "c": 2.0}).fillna(9.0).to_numpy()
-    target = effect + random.uniform(0, 0.1, 2_000)
+    target = effect + random.uniform(-0.9, 0.9, 2_000)
     problem = problems["wine" if task == "classification" else "diabetes"].model_copy(
         update={"metric": metric}
     )
     schema = Schema(numbers=("x",), categories=("level",), missing=frozenset({"level"}))
     model = estimators.build(problem.algorithm("hist_gradient_boosting"), schema, len(table))
-    model.fit(table, target > 5 if task == "classification" else target)
+    model.fit(table, target > 1.5 if task == "classification" else target)
     boosted = model.named_steps["model"]
     assert boosted.is_categorical_.tolist() == [True, False]
-    assert boosted.n_iter_ < boosted.max_iter == 1000
+    assert boosted.n_iter_ < boosted.max_iter == 2000
     assert task == "classification" or boosted.loss == _LOSSES.get(metric, "squared_error")
     few = table.head(20).assign(level=["new", *levels[1:20]])
     loaded = skops.io.loads(skops.io.dumps(model), trusted=TRUSTED_TYPES)
     np.testing.assert_array_equal(loaded.predict(few), model.predict(few))
     if task == "regression":
-        assert loaded.predict(few.iloc[1:]) == pytest.approx(effect[1:20], abs=1)
+        assert loaded.predict(few.iloc[1:]) == pytest.approx(effect[1:20], abs=1.5)
 
 
 def test_trusted_types_are_all_needed_and_scikit_learns_own(problems: dict[str, Problem]) -> None:

@@ -112,6 +112,34 @@ def test_an_ensemble_is_scikit_learns_and_weighs_its_members(problems: dict[str,
     assert set(loaded.predict(data.x_test)) == {"class_0", "class_1", "class_2"}
 
 
+def test_boosting_takes_part_twice_where_rows_are_many(
+    problems: dict[str, Problem],
+    noise: Callable[[float], Callable[[np.ndarray], np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = problems["diabetes"]
+    data = load_data(problem)
+    names = ("hist_gradient_boosting", "ridge")
+    entrants = [entrant(problem, name, noise(50)) for name in names]
+    few = weigh(problem, data, entrants)
+    monkeypatch.setattr(ensemble, "LARGE_ROWS", len(data.y_train))
+    many = weigh(problem, data, entrants)
+    assert isinstance(few, Mix)
+    assert isinstance(many, Mix)
+    assert {member.name for member in few.members} == set(names)
+    weights = {member.name: member.weight for member in few.members}
+    half = weights["hist_gradient_boosting"] / 2
+    drawn = {member.name: (member.weight, dict(member.params)) for member in many.members}
+    assert drawn == {
+        "hist_gradient_boosting": (half, {}),
+        "hist_gradient_boosting_2": (half, {"random_state": 43}),
+        "ridge": (weights["ridge"], {}),
+    }
+    fitted = of(problem, data.schema, len(data.y_train), ENSEMBLE, {"members": many.members})
+    states = [dict(fitted.estimators)[name].random_state for name in drawn if name != "ridge"]
+    assert states == [42, 43]
+
+
 def test_what_a_fold_said_is_kept_for_a_mix(
     problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,16 @@ def test_training_end_to_end_and_again(
     assert float(challenger.tags["gate_challenger"]) < float(challenger.tags["gate_champion"])
 
 
+def test_a_training_without_time_for_more_than_the_baseline_has_failed(
+    client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--problem", "wine", "--jobs", "2", "--time-limit", "0.001"]
+    assert main([*command, "--model", "dummy"]) == 0
+    assert main(command) == 1
+    assert "time limit" in capsys.readouterr().out
+    assert not client.search_model_versions("name='wine'")
+
+
 def _check_model_run(client: MlflowClient, run: mlflow.entities.Run, training: mlflow.entities.Run) -> None:
     assert (run.info.status, run.data.tags["mlstack.status"]) == ("FINISHED", "completed")
     assert run.data.tags["mlflow.parentRunId"] == training.info.run_id
