@@ -101,8 +101,8 @@ def weigh(problem: Problem, data: Data, entrants: Sequence[Entrant]) -> Mix | st
         entrants: The models, of which only the best take part.
 
     Returns:
-        A mix of at most four models, some of them fitted more than once, or why there is none: none is better than the best model by more than
-        the standard error of that difference over the folds.
+        A mix of at most four models, some of them fitted more than once, or why there is none: none is better
+        than the best model by more than the standard error of that difference over the folds.
     """
     sign = 1.0 if problem.scoring.greater_is_better else -1.0
     best = sorted(entrants, key=lambda entrant: -sign * statistics.fmean(entrant.scores))[:_ENTRANTS]
