@@ -34,6 +34,7 @@ class Algorithm:
         draws: How often it is part of an ensemble on `LARGE_ROWS` rows or more, each time drawing otherwise.
         max_rows: Most rows that it is fitted on; with more, it is skipped with this reason.
         cost: 1 (cheap) to 5; the longest are started first, so that none is left over at the end.
+        large_cost: The same on `LARGE_ROWS` rows or more; 0 if it is no other.
     """
 
     name: str
@@ -51,6 +52,11 @@ class Algorithm:
     draws: int = 1
     max_rows: int | None = None
     cost: int = 1
+    large_cost: int = 0
+
+    def cost_on(self, rows: int) -> int:
+        """Return how much it costs compared with others on so many rows to train on."""
+        return (rows >= LARGE_ROWS and self.large_cost) or self.cost
 
 
 _SEEDED = {"random_state": SEED}
@@ -138,6 +144,7 @@ _CLASSIFIERS = (
         calibrate=True,
         max_rows=_QUADRATIC_ROWS,
         cost=2,
+        large_cost=5,
     ),
     Algorithm(
         "decision_tree",
@@ -189,6 +196,7 @@ _CLASSIFIERS = (
         native_categories=True,
         draws=2,
         cost=5,
+        large_cost=2,
     ),
     Algorithm(
         "mlp",
@@ -235,6 +243,7 @@ _REGRESSORS = (
         scale_target=True,
         max_rows=_QUADRATIC_ROWS,
         cost=2,
+        large_cost=5,
     ),
     Algorithm(
         "decision_tree",
@@ -287,6 +296,7 @@ _REGRESSORS = (
         native_categories=True,
         draws=2,
         cost=3,
+        large_cost=2,
     ),
     Algorithm(
         "mlp",

@@ -38,6 +38,7 @@ _HALVING = 3
 # share of the gap between the baseline and what leads: other folds would not make it the best.
 _RACE_ROWS, _RACE_SECONDS, _RACE_SHARE = 5_000, 2.0, 0.95
 _WEIGHING = -1
+_LATER = 2  # rank of what comes after the baseline, and after the first folds on a large table
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Fits:
     """Runs jobs on a backend: the costliest first, so that none is left over at the end.
 
     With a time limit it is the other way round: first one candidate of each algorithm, the cheapest first and
-    the baseline before all. When the time is over, the best of the candidates that were tried is kept.
+    the baseline before all; on large tables one fold of each, then what did best there. When time is over,
+    the best of the candidates that were tried is kept.
 
     A search gives up two thirds of its candidates after each fold, but never the first, the algorithm's
     defaults: successive halving (Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification") with
@@ -219,9 +221,9 @@ class Fits:
         elif (unit.candidate, unit.fold) == (0, 0) and self._races(job):
             rank = (1, job.cost)
         elif self._deadline is not None:
-            rank = (2 + (unit.candidate > 0), job.cost)
+            rank = (_LATER + (unit.candidate > 0), job.cost)
         else:
-            rank = (2, -job.cost)
+            rank = (_LATER, -job.cost)
         heapq.heappush(self._queue, (rank, next(self._order), unit))
 
     def _hand_out(self, begun: set[Job], started: Callable[[Job], None]) -> None:
@@ -296,6 +298,8 @@ class Fits:
         if (unit.candidate, unit.fold) == (0, 0) and error is None:
             self._firsts[job.problem.name][job.algorithm] = future.result().score
             yield from self._race(job.problem)
+            if self._deadline is not None and self._races(job):
+                self._reorder(job.problem)
 
     def _finish(self, job: Job, state: _State) -> Iterator[tuple[Job, Evaluation]]:
         """Fit the best candidate whose folds are complete; fail the job if there is none."""
@@ -344,6 +348,15 @@ class Fits:
                     f"to train it all the same, name it (--model {job.algorithm}, or models: in its file)"
                 )
                 yield from self._end(job, Evaluation(skipped(job.problem.name, job.algorithm, reason)))
+
+    def _reorder(self, problem: Problem) -> None:
+        """Go on with what did best on its first fold, when all have had theirs."""
+        scores = self._firsts[problem.name]
+        order = sorted(scores, key=scores.__getitem__, reverse=problem.scoring.greater_is_better)
+        for place, (rank, number, unit) in enumerate(self._queue):
+            if rank[0] >= _LATER and unit.job.problem == problem and unit.job.algorithm in scores:
+                self._queue[place] = ((rank[0], order.index(unit.job.algorithm)), number, unit)
+        heapq.heapify(self._queue)
 
     def _enter(self, job: Job, state: _State, result: Result) -> None:
         """Remember a model as a possible member of its problem's ensemble."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +177,10 @@ class Session:
             if job.problem.name in refused:
                 continue
             course = self.courses[job.problem.name]
-            rows, most = len(course.data.y_train), job.problem.algorithm(job.algorithm).max_rows
+            algorithm, rows = job.problem.algorithm(job.algorithm), len(course.data.y_train)
+            most = algorithm.max_rows
             if most is None or rows <= most:
-                fitting.append(job)
+                fitting.append(replace(job, cost=algorithm.cost_on(rows)))
                 continue
             reason = (
                 f"{rows:,} rows to train on; it takes at most {most:,} unless the problem's file says "

@@ -153,6 +153,20 @@ def test_a_time_limit_tries_the_cheapest_first_and_the_baseline_always(
 
 
 @pytest.mark.slow
+def test_a_time_limit_on_a_large_table_goes_on_with_what_began_best(
+    problems: dict[str, Problem], table: Data, backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits, "_RACE_ROWS", len(table.y_train))
+    jobs = [
+        Job(problems["diabetes"], name, cost)
+        for name, cost in (("elastic_net", 1), ("svr", 5), (BASELINE, 1))
+    ]
+    monkeypatch.setattr(backend, "size", 1)  # what is handed out ahead stays in its order
+    every = Fits(backend, {"diabetes": table}).evaluate(jobs, lambda _: None, deadline=time.monotonic() + 600)
+    assert [job.algorithm for job, _ in every if job.algorithm != BASELINE] == ["svr", "elastic_net"]
+
+
+@pytest.mark.slow
 def test_a_time_limit_keeps_the_best_of_what_was_tried(
     problems: dict[str, Problem], table: Data, backend: LocalBackend
 ) -> None:
