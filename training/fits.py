@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import operator
 import statistics
 import time
 from collections import defaultdict
@@ -31,14 +32,16 @@ if TYPE_CHECKING:
 _PULSE_SECONDS = 1.0
 # After the time limit, what was tried is still fitted on the whole training part: for a quarter of the limit,
 # but at least and at most so many seconds. The host's unit ends a training 300 seconds after its limit.
-_GRACE_SHARE, _LEAST_GRACE_SECONDS, _MOST_GRACE_SECONDS = 0.25, 15.0, 240.0
+_GRACE_SHARE, _LEAST_GRACE_SECONDS, _MOST_GRACE_SECONDS = 0.25, 20.0, 240.0
 # After each fold, a search goes on with one candidate of so many.
 _HALVING = 3
 # On so many rows, an algorithm is given up that took so long for its first fold and closes less than this
 # share of the gap between the baseline and what leads: other folds would not make it the best.
 _RACE_ROWS, _RACE_SECONDS, _RACE_SHARE = 5_000, 2.0, 0.95
 _WEIGHING = -1
-_LATER = 2  # rank of what comes after the baseline, and after the first folds on a large table
+# Rank of what comes after the baseline, and after first folds on a large table. With a time limit, the first
+# fold of what costs so much comes behind all folds of what leads by then.
+_LATER, _COSTLY = 2, 4
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,8 @@ class Fits:
     """Runs jobs on a backend: the costliest first, so that none is left over at the end.
 
     With a time limit it is the other way round: first one candidate of each algorithm, the cheapest first and
-    the baseline before all; on large tables one fold of each, then what did best there. When time is over,
-    the best of the candidates that were tried is kept.
+    the baseline before all; on large tables one fold of each but the costliest, then what did best there.
+    When the time is over, the best of the candidates that were tried is kept.
 
     A search gives up two thirds of its candidates after each fold, but never the first, the algorithm's
     defaults: successive halving (Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification") with
@@ -219,7 +222,8 @@ class Fits:
         if first or job.algorithm == BASELINE:
             rank = (0, 0)
         elif (unit.candidate, unit.fold) == (0, 0) and self._races(job):
-            rank = (1, job.cost)
+            costly = self._deadline is not None and job.cost >= _COSTLY
+            rank = (_LATER, 1) if costly else (1, job.cost)
         elif self._deadline is not None:
             rank = (_LATER + (unit.candidate > 0), job.cost)
         else:
@@ -412,7 +416,10 @@ class Fits:
         heapq.heapify(self._queue)
 
     def _close(self) -> Iterator[tuple[Job, Evaluation]]:
-        """Try no more candidates: keep the best of those that were tried, and fail jobs without any."""
+        """Try no more candidates: keep the best of those that were tried, and fail jobs without any.
+
+        What did best is fitted first, as there may not be time for all.
+        """
         kept = [
             unit
             for unit in self._running.values()
@@ -426,6 +433,7 @@ class Fits:
             self._backend.interrupt()
             for unit in kept:
                 self._push(unit, first=True)
+        left: dict[str, list[tuple[float, Job]]] = defaultdict(list)
         for job, state in list(self._states.items()):
             if job.algorithm in (BASELINE, ENSEMBLE) or not state.awaited:
                 continue
@@ -438,6 +446,12 @@ class Fits:
                 continue
             self._drop(job)
             state.awaited = 0
+            sign = -1 if job.problem.scoring.greater_is_better else 1
+            whole = [index for index in range(len(state.candidates)) if index not in state.errors]
+            best = min(sign * state.score(index, job.problem.folds) for index in whole)
+            left[job.problem.name].append((best, job))
+        orders = [sorted(jobs, key=operator.itemgetter(0)) for jobs in left.values()]
+        for _, job in filter(None, itertools.chain(*itertools.zip_longest(*orders))):
             self._push(_Unit(job), first=True)
 
     def _give_up(self) -> Iterator[tuple[Job, Evaluation]]:

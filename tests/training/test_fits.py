@@ -159,11 +159,13 @@ def test_a_time_limit_on_a_large_table_goes_on_with_what_began_best(
     monkeypatch.setattr(fits, "_RACE_ROWS", len(table.y_train))
     jobs = [
         Job(problems["diabetes"], name, cost)
-        for name, cost in (("elastic_net", 1), ("svr", 5), (BASELINE, 1))
+        for name, cost in (("elastic_net", 1), ("svr", 3), ("lasso", 5), (BASELINE, 1))
     ]
     monkeypatch.setattr(backend, "size", 1)  # what is handed out ahead stays in its order
     every = Fits(backend, {"diabetes": table}).evaluate(jobs, lambda _: None, deadline=time.monotonic() + 600)
-    assert [job.algorithm for job, _ in every if job.algorithm != BASELINE] == ["svr", "elastic_net"]
+    first, *others = [job.algorithm for job, _ in every if job.algorithm != BASELINE]
+    assert first == "svr"
+    assert set(others) == {"elastic_net", "lasso"}
 
 
 @pytest.mark.slow
