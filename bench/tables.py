@@ -101,7 +101,7 @@ _TABLES = {
 _OURS, _SEARCH = "ours", "ours-search"
 _TOOLS = {
     _OURS: Tool("ours", "#0072b2"),
-    _SEARCH: Tool("ours, search", "#56b4e9", 300),
+    _SEARCH: Tool("ours, search", "#56b4e9", 60),
     "flaml": Tool("FLAML", "#e69f00", 60, ("flaml[automl]==2.7.0", "pyarrow")),
     "lightgbm": Tool("LightGBM", "#009e73", 0, ("lightgbm==4.7.0", "pandas", "pyarrow", "scikit-learn")),
     "autogluon": Tool(
