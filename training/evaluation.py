@@ -34,8 +34,9 @@ _EXPLAINED_FIT_ROWS = 20_000
 _WIDE = 100
 _SHUFFLED_ROWS, _SHUFFLES = 5_000, 5
 _WIDE_SHUFFLED_ROWS, _WIDE_SHUFFLES = 500, 1
-# For each of the two plots that explain a winner. A learning curve costs as much as so many fits.
-_EXPLAINED_SECONDS, _CURVE_FITS, _FEWEST_CURVE_ROWS, _FEWEST_SHUFFLED = 30.0, 3.5, 200, 20
+# For each plot that explains a winner. A learning curve costs as much as so many fits.
+EXPLAINED_SECONDS = 30.0
+_CURVE_FITS, _FEWEST_CURVE_ROWS, _FEWEST_SHUFFLED = 3.5, 200, 20
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
@@ -178,7 +179,13 @@ class Explanation:
     drops: np.ndarray
 
 
-def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any]) -> Explanation:
+def explain(
+    problem: Problem,
+    data: Data,
+    algorithm: str,
+    params: Mapping[str, Any],
+    seconds: float = EXPLAINED_SECONDS,
+) -> Explanation:
     """Draw what people ask about a winner: what more rows would gain, and which columns matter to it.
 
     Args:
@@ -186,12 +193,13 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         data: Its split table.
         algorithm: Name of one that fits the problem's task.
         params: What a search chose, over the algorithm's own.
+        seconds: About how long each plot may take.
 
     Returns:
         With two plots: the learning curve (cross-validated on three folds) and the permutation importance
         on the holdout (Breiman 2001, "Random Forests"; scikit-learn's implementation). Both fit
-        at most 20,000 rows. If they would take more than about half a minute each, the curve has fewer rows,
-        and only the columns whose order tells most of the target are shuffled; the plots say so.
+        at most 20,000 rows. If they would take longer, the curve has fewer rows, and only the columns whose
+        order tells most of the target are shuffled; the plots say so.
     """
     title = f"{problem.name} / {algorithm}"
     estimator = _build(problem, data, algorithm, params)
@@ -202,7 +210,7 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
         warnings.simplefilter("ignore")  # few rows may cause warnings; the evaluation noted the others
         start = time.perf_counter()
         estimator.fit(data.x_train.iloc[rows], data.y_train[rows])
-        affordable = _EXPLAINED_SECONDS / _CURVE_FITS / (time.perf_counter() - start)
+        affordable = seconds / _CURVE_FITS / (time.perf_counter() - start)
         if affordable < 1:
             rows = rows[some_rows(len(rows), max(_FEWEST_CURVE_ROWS, int(affordable * len(rows))))]
         y, parts = data.y_train[rows], data.units.parts if data.units else None
@@ -216,7 +224,7 @@ def explain(problem: Problem, data: Data, algorithm: str, params: Mapping[str, A
             shuffle=True,
             random_state=SEED,
         )
-        columns, drops = _importance(problem, data, estimator, scorer)
+        columns, drops = _importance(problem, data, estimator, scorer, seconds)
     label, every = problem.scoring.label, data.x_test.shape[1]
     chosen = f", {len(columns):,} of {every:,} columns" if len(columns) < every else ""
     drawn = {
@@ -233,7 +241,7 @@ def _build(problem: Problem, data: Data, algorithm: str, params: Mapping[str, An
 
 
 def _importance(
-    problem: Problem, data: Data, estimator: BaseEstimator, scorer: Callable[..., float]
+    problem: Problem, data: Data, estimator: BaseEstimator, scorer: Callable[..., float], seconds: float
 ) -> tuple[list[str], np.ndarray]:
     """Return columns, and what a fitted estimator loses when each is shuffled, shape (columns, repeats)."""
     from training import leaks  # noqa: PLC0415 - needed for very wide tables only
@@ -245,7 +253,7 @@ def _importance(
     table, actual = data.x_test.iloc[some], data.y_test[some]
     start = time.perf_counter()
     scorer(estimator, table, actual)
-    affordable = int(_EXPLAINED_SECONDS / (time.perf_counter() - start) / repeats)
+    affordable = int(seconds / (time.perf_counter() - start) / repeats)
     if affordable < len(columns):
         columns = leaks.most_telling(problem, data)[: max(affordable, _FEWEST_SHUFFLED)]
     others = table.drop(columns=columns)

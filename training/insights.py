@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,17 +20,18 @@ from serving.profile import word_counts
 from training import judging, plots, thresholds
 from training.console import number
 from training.data import Data, some_rows
-from training.evaluation import Explanation, explain
+from training.evaluation import EXPLAINED_SECONDS, Explanation, explain
 from training.page import Figure, Section, Table
 from training.predictions import Case, Predictions, ScoringError
 from training.problem import Problem
+from training.results import Result
 
 _STRONGEST, _CLASSES, _CELLS = 5, 10, 12
 _BINS, _FEWEST_IN_BIN = 10, 20
 _FIRST = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
 _POINTS = 400  # of a curve
 # Partial dependence asks for so many rows at each place, or fewer where that would take longer.
-_ASKED_ROWS, _FEWEST_ASKED, _PLACES, _LEVELS, _SECONDS = 300, 30, 15, 12, 30.0
+_ASKED_ROWS, _FEWEST_ASKED, _PLACES, _LEVELS = 300, 30, 15, 12
 _MISSING = "(missing)"
 _GROUP_ROWS, _FEWEST_IN_GROUP, _GROUPS, _PARTS = 5_000, 30, 8, 4
 _Z = 1.96
@@ -51,18 +51,22 @@ class Insights:
 
 
 def look(
-    problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any], predictions: Predictions
+    problem: Problem,
+    data: Data,
+    winner: Result,
+    predictions: Predictions,
+    seconds: float = EXPLAINED_SECONDS,
 ) -> Insights:
     """Look at a winner from all sides.
 
     Args:
         problem: What it predicts.
         data: Its split table.
-        algorithm: Its name.
-        params: What a search chose, over the algorithm's own.
+        winner: How it did.
         predictions: What it says of the holdout.
+        seconds: About how long what asks the model again and again may take, each.
     """
-    explained = explain(problem, data, algorithm, params)
+    explained = explain(problem, data, winner.algorithm, winner.chosen, seconds)
     order = explained.drops.mean(axis=1).argsort()[::-1]
     matter = [explained.columns[place] for place in order if explained.drops[place].mean() > 0]
     case = Case.of(problem, predictions, data.y_test)
@@ -71,7 +75,7 @@ def look(
         *judged,
         *_threshold(problem, predictions, data.y_test),
         _importance(problem, data, explained),
-        _dependence(problem, data, explained.estimator, matter[:_STRONGEST]),
+        _dependence(problem, data, explained.estimator, matter[:_STRONGEST], seconds),
         _groups(problem, data, predictions, matter[:_STRONGEST]),
     ]
     return Insights(explained.plots, sections)
@@ -269,7 +273,9 @@ def _importance(problem: Problem, data: Data, explained: Explanation) -> Section
     return Section("Which columns matter", [text], figures=[_figure(drawn, "Bars: importance of columns")])
 
 
-def _dependence(problem: Problem, data: Data, estimator: BaseEstimator, columns: Sequence[str]) -> Section:
+def _dependence(
+    problem: Problem, data: Data, estimator: BaseEstimator, columns: Sequence[str], seconds: float
+) -> Section:
     """Draw the mean prediction when one column is set to each of its values in turn.
 
     Friedman, J. H. (2001): Greedy Function Approximation, Annals of Statistics 29(5), 8.2; scikit-learn's
@@ -288,7 +294,7 @@ def _dependence(problem: Problem, data: Data, estimator: BaseEstimator, columns:
     places = {name: _places(data, name) for name in columns}
     start = time.perf_counter()
     estimator.predict(table)
-    affordable = _SECONDS / (time.perf_counter() - start) / sum(map(len, places.values()))
+    affordable = seconds / (time.perf_counter() - start) / sum(map(len, places.values()))
     if affordable < 1:
         table = table.iloc[some_rows(len(table), max(_FEWEST_ASKED, int(affordable * len(table))))]
     figures = []

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from training.tracking import Tracker
 
 _LOGGING_THREADS = 2
+# Of a time limit, for each plot that explains a winner.
+_EXPLAINED_SHARE = 1 / 6
 type Explained = Mapping[str, Future[Any]]
 
 
@@ -284,6 +286,7 @@ class Session:
     def _explain(self, fits: Fits, course: Course) -> Explained:
         """Let workers check a problem's table, and explain its winner."""
         from training.checks import check_table  # noqa: PLC0415 - loaded by now
+        from training.evaluation import EXPLAINED_SECONDS  # noqa: PLC0415
         from training.insights import look  # noqa: PLC0415
 
         problem = course.problem
@@ -291,7 +294,8 @@ class Session:
         winner = leaderboard.best(course.results, problem.scoring)
         if winner is not None:
             predictions = course.predictions[winner.algorithm]
-            asked["insights"] = fits.call(look, problem, winner.algorithm, winner.chosen, predictions)
+            seconds = min(EXPLAINED_SECONDS, (self._settings.time_limit or math.inf) * _EXPLAINED_SHARE)
+            asked["insights"] = fits.call(look, problem, winner, predictions, seconds)
         return asked
 
     # --- the gate -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from training import estimators, evaluation, plots
+from training import estimators, plots
 from training.algorithms import SEED
 from training.data import load_data
 from training.evaluation import explain, fit_final, fit_fold
@@ -165,9 +165,8 @@ def test_an_explanation_has_a_budget(problems: dict[str, Problem], monkeypatch: 
     drawn: dict[str, tuple[Any, ...]] = {}
     for name in ("learning_curve", "permutation_importance"):
         monkeypatch.setattr(plots, name, lambda *told, name=name: drawn.setdefault(name, told) and b"")
-    monkeypatch.setattr(evaluation, "_EXPLAINED_SECONDS", 1e-6)
     data = load_data(problems["digits"])
-    explain(problems["digits"], data, "naive_bayes", {})
+    explain(problems["digits"], data, "naive_bayes", {}, 1e-6)
     _, _, sizes, *_ = drawn["learning_curve"]
     assert max(sizes) <= 200  # of 1,400 rows
     title, _, columns, drops = drawn["permutation_importance"]

@@ -71,7 +71,7 @@ def course_of(problem: Problem, algorithm: str) -> Course:
 def sections(course: Course) -> Mapping[str, Section]:
     winner = course.results[0]
     predictions = course.predictions[winner.algorithm]
-    found = insights.look(course.problem, course.data, winner.algorithm, {}, predictions)
+    found = insights.look(course.problem, course.data, winner, predictions)
     assert set(found.plots) == {"learning_curve.png", "permutation_importance.png"}
     assert all(png.startswith(b"\x89PNG") for png in found.plots.values())
     return {section.title: section for section in found.sections}
@@ -166,12 +166,9 @@ def test_free_text_and_booleans_with_gaps_have_groups(tmp_path: Path) -> None:
     course = course_of(problem, "hist_gradient_boosting")
     assert course.data.schema.texts == ("note",)
 
-    seen = {
-        section.title: section
-        for section in insights.look(
-            problem, course.data, "hist_gradient_boosting", {}, course.predictions["hist_gradient_boosting"]
-        ).sections
-    }
+    winner = course.results[0]
+    found = insights.look(problem, course.data, winner, course.predictions[winner.algorithm])
+    seen = {section.title: section for section in found.sections}
     follow = seen["How predictions follow the strongest columns"]
     assert "Partial dependence of predicted y on area" in {figure.alt for figure in follow.figures}
     assert "note isn't drawn" in follow.text[0]
@@ -180,7 +177,7 @@ def test_free_text_and_booleans_with_gaps_have_groups(tmp_path: Path) -> None:
 
     estimator = estimators.of(problem, course.data.schema, 1, "hist_gradient_boosting", {})
     estimator.fit(course.data.x_train, course.data.y_train)
-    drawn = insights._dependence(problem, course.data, estimator, ["paid"])
+    drawn = insights._dependence(problem, course.data, estimator, ["paid"], 30.0)
     assert len(drawn.figures) == 1
     levels = insights._split(course.data, "paid", course.data.x_test["paid"])
     assert sorted(name for name, _ in levels) == ["(missing)", "false", "true"]
@@ -226,8 +223,7 @@ def test_partial_dependence_has_a_budget(churn: Problem, monkeypatch: pytest.Mon
         return {"average": np.zeros((1, len(places)))}
 
     monkeypatch.setattr(insights, "partial_dependence", ask)
-    monkeypatch.setattr(insights, "_SECONDS", 1e-9)
-    insights._dependence(churn, load_data(churn), Counting(), ["tenure", "price"])
+    insights._dependence(churn, load_data(churn), Counting(), ["tenure", "price"], 1e-9)
     assert asked[0] > 200
     assert asked[1:] == [30, 30]
 
