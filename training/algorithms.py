@@ -25,6 +25,7 @@ class Algorithm:
         params: What differs from scikit-learn's defaults.
         space: What ``--search`` draws candidates from: values by parameter.
         large: What differs as well on `LARGE_ROWS` rows or more.
+        huge: What differs from that on `HUGE_ROWS` rows or more.
         losses: What differs as well where this metric is asked for, by the metric's scorer.
         scale: Whether it needs features of mean 0 and variance 1.
         scale_target: Whether it also needs the target scaled (regression).
@@ -43,6 +44,7 @@ class Algorithm:
     params: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     large: Mapping[str, Any] = field(default_factory=dict)
+    huge: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scale: bool = False
     scale_target: bool = False
@@ -87,6 +89,8 @@ _HIST_LARGE = {
     "early_stopping": True,
     "n_iter_no_change": 50,
 }
+# Less than half of the time, and hardly worse where rows are so many.
+_HIST_HUGE = {"learning_rate": 0.1, "n_iter_no_change": 20}
 # As good or better on many rows, and a model of a third of the size.
 _FOREST_LARGE = {"min_samples_leaf": 3}
 _HIST_LOSSES = {
@@ -101,7 +105,7 @@ _LINEAR_SPACE = {"alpha": _POWERS}
 # Where the time of a fit grows faster than the rows do, or a prediction asks every row: limits that keep
 # a fold within a few minutes on one processor.
 _QUADRATIC_ROWS, _SLOW_ROWS = 20_000, 200_000
-LARGE_ROWS = 2_000
+LARGE_ROWS, HUGE_ROWS = 2_000, 200_000
 
 _CLASSIFIERS = (
     Algorithm(
@@ -192,6 +196,7 @@ _CLASSIFIERS = (
         {"random_state": SEED, "max_leaf_nodes": 15},
         _HIST_SPACE,
         large=_HIST_LARGE,
+        huge=_HIST_HUGE,
         native_missing=True,
         native_categories=True,
         draws=2,
@@ -291,6 +296,7 @@ _REGRESSORS = (
         {"random_state": SEED, "max_leaf_nodes": 15},
         _HIST_SPACE,
         large=_HIST_LARGE,
+        huge=_HIST_HUGE,
         losses=_HIST_LOSSES,
         native_missing=True,
         native_categories=True,

@@ -387,6 +387,7 @@ class Problem(_Strict):
             declared,
             params={**declared.params, **override.params},
             large={key: value for key, value in declared.large.items() if key not in override.params},
+            huge={key: value for key, value in declared.huge.items() if key not in override.params},
             space=override.search or declared.space,
             max_rows=override.max_rows or declared.max_rows,
         )

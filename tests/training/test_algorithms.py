@@ -132,6 +132,10 @@ def test_a_problem_changes_algorithms(problems: dict[str, Problem]) -> None:
     large = problem.model_copy(update={"models": {"hist_gradient_boosting": fixed}})
     built = estimators.build(large.algorithm("hist_gradient_boosting"), Schema(numbers=("x",)), 5_000)
     assert (built.max_iter, built.early_stopping) == (7, True)  # what the file says comes first
+    for params, rate in (({}, 0.1), ({"learning_rate": 0.02}, 0.02)):
+        slow = problem.model_copy(update={"models": {"hist_gradient_boosting": Override(params=params)}})
+        algorithm = slow.algorithm("hist_gradient_boosting")
+        assert estimators.build(algorithm, Schema(numbers=("x",)), 200_000).learning_rate == rate
     assert not estimators.check_overrides(problem)
 
 
