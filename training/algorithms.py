@@ -105,7 +105,7 @@ _LINEAR_SPACE = {"alpha": _POWERS}
 # Where the time of a fit grows faster than the rows do, or a prediction asks every row: limits that keep
 # a fold within a few minutes on one processor.
 _QUADRATIC_ROWS, _SLOW_ROWS = 20_000, 200_000
-LARGE_ROWS, HUGE_ROWS = 2_000, 200_000
+LARGE_ROWS, HUGE_ROWS = 2_000, 50_000
 
 _CLASSIFIERS = (
     Algorithm(
