@@ -56,9 +56,19 @@ class Algorithm:
     cost: int = 1
     large_cost: int = 0
 
+    def params_on(self, rows: int) -> dict[str, Any]:
+        """Return the parameters for so many rows to train on."""
+        large = self.large if rows >= LARGE_ROWS else {}
+        huge = self.huge if rows >= HUGE_ROWS else {}
+        return {**self.params, **large, **huge}
+
     def cost_on(self, rows: int) -> int:
-        """Return how much it costs compared with others on so many rows to train on."""
-        return (rows >= LARGE_ROWS and self.large_cost) or self.cost
+        """Return the cost for so many rows to train on."""
+        return self.large_cost if self.large_cost and rows >= LARGE_ROWS else self.cost
+
+    def draws_on(self, rows: int) -> int:
+        """Return how often it is part of an ensemble for so many rows to train on."""
+        return self.draws if rows >= LARGE_ROWS else 1
 
 
 _SEEDED = {"random_state": SEED}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from training import judging, splits
-from training.algorithms import LARGE_ROWS, SEED
+from training.algorithms import SEED
 from training.data import Data, some_rows
 from training.predictions import Predictions, ScoringError
 from training.problem import Problem
@@ -130,7 +130,7 @@ def weigh(problem: Problem, data: Data, entrants: Sequence[Entrant]) -> Mix | st
 
 def _redrawn(problem: Problem, entrant: Entrant, weight: float, rows: int) -> Iterator[Member]:
     """Share a model's weight among fits that differ in their random draws: their mean has less noise."""
-    draws = problem.algorithm(entrant.algorithm).draws if rows >= LARGE_ROWS else 1
+    draws = problem.algorithm(entrant.algorithm).draws_on(rows)
     for draw in range(draws):
         other = {"random_state": SEED + draw} if draw else {}
         yield Member(entrant.algorithm, weight / draws, {**entrant.params, **other}, draw)

@@ -10,7 +10,7 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.preprocessing import StandardScaler
 
-from training.algorithms import ENSEMBLE, HUGE_ROWS, LARGE_ROWS, SEED, Algorithm
+from training.algorithms import ENSEMBLE, SEED, Algorithm
 from training.preprocessing import prepare
 from training.problem import Problem
 from training.refusals import expected
@@ -31,9 +31,7 @@ def build(
     Returns:
         The bare estimator, or a pipeline that prepares the columns as it needs them.
     """
-    large = algorithm.large if rows >= LARGE_ROWS else {}
-    huge = algorithm.huge if rows >= HUGE_ROWS else {}
-    estimator = _estimator_class(algorithm)(**{**algorithm.params, **large, **huge, **(params or {})})
+    estimator = _estimator_class(algorithm)(**{**algorithm.params_on(rows), **(params or {})})
     if algorithm.calibrate:
         estimator = CalibratedClassifierCV(estimator, ensemble=False)
     estimator = prepare(

@@ -9,7 +9,7 @@ import pytest
 import skops.io
 
 from serving.contract import TRUSTED_TYPES
-from training import ensemble, splits
+from training import algorithms, ensemble, splits
 from training.algorithms import ENSEMBLE
 from training.data import load_data
 from training.ensemble import Entrant, Member, Mix, weigh
@@ -45,10 +45,12 @@ def test_models_with_errors_of_their_own_are_mixed(
     problems: dict[str, Problem], noise: Callable[[float], Callable[[np.ndarray], np.ndarray]]
 ) -> None:
     problem = problems["diabetes"]
-    entrants = [entrant(problem, name, noise(scale)) for name, scale in (("a", 50), ("b", 52), ("bad", 500))]
+    entrants = [
+        entrant(problem, name, noise(scale)) for name, scale in (("ridge", 50), ("lasso", 52), ("svr", 500))
+    ]
     mix = weigh(problem, load_data(problem), entrants)
     assert isinstance(mix, Mix)
-    assert {member.algorithm for member in mix.members} == {"a", "b"}
+    assert {member.algorithm for member in mix.members} == {"ridge", "lasso"}
     assert [member.weight for member in mix.members] == pytest.approx([0.5, 0.5], abs=0.11)
     assert sum(member.weight for member in mix.members) == pytest.approx(1)
     assert np.mean(mix.scores) == pytest.approx(51 / np.sqrt(2), rel=0.1)
@@ -122,7 +124,7 @@ def test_boosting_takes_part_twice_where_rows_are_many(
     names = ("hist_gradient_boosting", "ridge")
     entrants = [entrant(problem, name, noise(50)) for name in names]
     few = weigh(problem, data, entrants)
-    monkeypatch.setattr(ensemble, "LARGE_ROWS", len(data.y_train))
+    monkeypatch.setattr(algorithms, "LARGE_ROWS", len(data.y_train))
     many = weigh(problem, data, entrants)
     assert isinstance(few, Mix)
     assert isinstance(many, Mix)

@@ -53,6 +53,13 @@ def quick_fold(_problem: Problem, data: Data, model: str, params: dict[str, Any]
     return Fold(float(data.y_train.sum()) + fold, 0.05, 1.0)
 
 
+def slow_candidates(problem: Problem, data: Data, model: str, params: dict[str, Any], fold: int) -> Fold:
+    """Stand in for fits of which only the first candidate's come back in time."""
+    if params:
+        time.sleep(60)
+    return quick_fold(problem, data, model, params, fold)
+
+
 def quick_final(
     problem: Problem, _data: Data, model: str, candidates: list[dict[str, Any]], folds: list[list[Fold]]
 ) -> Evaluation:
@@ -166,6 +173,26 @@ def test_a_time_limit_on_a_large_table_goes_on_with_what_began_best(
     first, *others = [job.algorithm for job, _ in every if job.algorithm != BASELINE]
     assert first == "svr"
     assert set(others) == {"elastic_net", "lasso"}
+
+
+@pytest.mark.slow
+def test_at_the_time_limit_what_did_best_is_fitted_first(
+    problems: dict[str, Problem], table: Data, backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "fit_fold", slow_candidates)
+    submit, fitted = Fits._submit, []
+
+    def noted(fits: Fits, unit: Any) -> Any:
+        fitted.append((unit.job.algorithm, unit.fold))
+        return submit(fits, unit)
+
+    monkeypatch.setattr(Fits, "_submit", noted)
+    jobs = [Job(problems["diabetes"], name, 1) for name in ("lasso", "svr", "elastic_net")]
+    every = Fits(backend, {"diabetes": table}, 3).evaluate(
+        jobs, lambda _: None, deadline=time.monotonic() + 8
+    )
+    assert all(evaluation.result.completed for _, evaluation in every)
+    assert [name for name, fold in fitted if fold is None] == ["svr", "elastic_net", "lasso"]
 
 
 @pytest.mark.slow
