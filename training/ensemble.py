@@ -33,7 +33,7 @@ class Entrant:
 
     Attributes:
         algorithm: Its name.
-        params: What a search chose, over the algorithm's own.
+        params: Those of its last fit, over the algorithm's own.
         scores: The problem's metric on each fold, a natural value.
         said: What it predicted on each fold; see `compact`.
     """

@@ -19,13 +19,14 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import FixedThresholdClassifier, learning_curve
+from sklearn.pipeline import Pipeline
 
 from training import ensemble, estimators, judging, plots, splits, thresholds
 from training.algorithms import ENSEMBLE, SEED
 from training.data import Data, some_rows
 from training.predictions import ScoringError, predict
 from training.problem import Problem
-from training.results import Evaluation, Fold, Result, first_line
+from training.results import Evaluation, Fold, Result, first_line, settled
 
 # Scores of more rows differ in no digit that is shown, and some models take minutes for a million.
 _TRAIN_SCORE_ROWS = 50_000
@@ -68,7 +69,7 @@ def fit_fold(problem: Problem, data: Data, algorithm: str, params: Mapping[str, 
             ) from error
         seconds = time.perf_counter() - start
     said = ensemble.compact(predictions, data.y_train)
-    return Fold(score, seconds, measured.peak_memory_mib, measured.warnings, said)
+    return Fold(score, seconds, measured.peak_memory_mib, measured.warnings, said, _rounds(estimator))
 
 
 def fit_final(
@@ -127,7 +128,7 @@ def _final(
     problem: Problem, data: Data, algorithm: str, params: Mapping[str, Any], tried: _Tried
 ) -> Evaluation:
     with _measured() as measured:
-        estimator = _build(problem, data, algorithm, params)
+        estimator = _build(problem, data, algorithm, settled(params, tried.folds))
         start = time.perf_counter()
         estimator.fit(data.x_train, data.y_train)
         fit_seconds = time.perf_counter() - start
@@ -238,6 +239,14 @@ def _build(problem: Problem, data: Data, algorithm: str, params: Mapping[str, An
     """Make an unfitted estimator that decides as the problem's costs ask."""
     estimator = estimators.of(problem, data.schema, len(data.y_train), algorithm, params)
     return thresholds.decide(problem, estimator)
+
+
+def _rounds(estimator: BaseEstimator) -> int | None:
+    """Return after how many rounds early stopping ended the fit of a boosting; None if it was not used."""
+    model = getattr(estimator, "estimator_", estimator)  # what a threshold decides over
+    if isinstance(model, Pipeline):
+        model = model[-1]
+    return int(model.n_iter_) if getattr(model, "do_early_stopping_", False) else None
 
 
 def _importance(

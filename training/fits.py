@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from training.algorithms import BASELINE, ENSEMBLE
 from training.backends import MOST_RESTARTS, Backend, BackendError, LocalBackend, run
 from training.problem import Problem
-from training.results import Evaluation, Fold, Result, failed, skipped
+from training.results import Evaluation, Fold, Result, failed, settled, skipped
 
 if TYPE_CHECKING:
     from training.data import Data
@@ -369,10 +369,11 @@ class Fits:
         if job.algorithm in (BASELINE, ENSEMBLE):
             return
         chosen = next((at for at, tried in enumerate(state.candidates) if tried == result.chosen), 0)
-        said = [state.folds[chosen, fold].said for fold in range(job.problem.folds)]
-        known = [one for one in said if one is not None]
-        if len(known) == len(said):
-            entrant = Entrant(job.algorithm, result.chosen, result.fold_scores, known)
+        folds = [state.folds[chosen, fold] for fold in range(job.problem.folds)]
+        known = [fold.said for fold in folds if fold.said is not None]
+        if len(known) == len(folds):
+            params = settled(result.chosen, folds)
+            entrant = Entrant(job.algorithm, params, result.fold_scores, known)
             self._entrants[job.problem.name][job.algorithm] = (entrant, result.fit_seconds)
 
     def _mix(self, problem: Problem) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ class Fold:
         peak_memory_mib: Most memory that its process held meanwhile.
         warnings: What scikit-learn warned of, each once.
         said: What it predicted, as a mix of models needs it; None if it can't be part of one.
+        rounds: After how many of them early stopping ended a boosting; None if it did not.
     """
 
     score: float
@@ -34,6 +35,7 @@ class Fold:
     peak_memory_mib: float
     warnings: tuple[str, ...] = ()
     said: np.ndarray | None = None
+    rounds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,22 @@ class Evaluation:
     estimator: BaseEstimator | None = None
     predictions: Predictions | None = None
     plots: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def settled(params: Mapping[str, Any], folds: Sequence[Fold]) -> dict[str, Any]:
+    """Return the parameters of the last fit, on all rows.
+
+    Early stopping holds a tenth of the rows back. A cross-validation has done that in each of its folds, so
+    the last fit takes their median number of rounds, and holds back none.
+
+    Args:
+        params: What a search chose, over the algorithm's own.
+        folds: The cross-validation of that.
+    """
+    rounds = [fold.rounds for fold in folds if fold.rounds is not None]
+    if not rounds or len(rounds) < len(folds):
+        return dict(params)
+    return {**params, "max_iter": round(statistics.median(rounds)), "early_stopping": False}
 
 
 def skipped(problem: str, algorithm: str, reason: str) -> Result:

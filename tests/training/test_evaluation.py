@@ -11,7 +11,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from training import estimators, plots
+from training import algorithms, estimators, plots
 from training.algorithms import SEED
 from training.data import load_data
 from training.evaluation import explain, fit_final, fit_fold
@@ -116,6 +116,20 @@ def test_a_search_takes_the_best_candidate_and_keeps_all_scores(problems: dict[s
     assert result.mean == min(means) < means[1]  # an error: lower is better
     assert result.chosen == result.searched[means.index(min(means))][0]
     assert evaluate(problems["diabetes"], "ridge").result.searched == ()
+
+
+def test_what_stops_early_in_the_folds_takes_all_rows_and_their_rounds_in_the_end(
+    problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(algorithms, "LARGE_ROWS", 100)
+    costs = {"positive": "malignant", "positive_cost": 9.0, "negative_cost": 1.0}
+    for problem in (problems["diabetes"], problems["breast_cancer"].model_copy(update=costs)):
+        data = load_data(problem)
+        folds = [fit_fold(problem, data, "hist_gradient_boosting", {}, fold) for fold in range(problem.folds)]
+        rounds = sorted(fold.rounds or 0 for fold in folds)
+        assert 50 < rounds[2] < 2_000
+        params = fit_final(problem, data, "hist_gradient_boosting", [{}], [folds]).result.params
+        assert (params["early_stopping"], params["max_iter"]) == ("False", str(rounds[2]))
 
 
 def test_same_input_same_scores(problems: dict[str, Problem]) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from concurrent.futures import CancelledError
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from training.results import Evaluation, Fold, Result
 from training.schema import Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from training.ensemble import Entrant
@@ -78,12 +79,17 @@ def table() -> Data:
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBackend]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], LocalBackend]]:
+    """Starts so many workers, whose fits are quick."""
     monkeypatch.setattr(evaluation, "fit_fold", quick_fold)
     monkeypatch.setattr(evaluation, "fit_final", quick_final)
-    backend = LocalBackend(2)
-    yield backend
-    backend.close()
+    with ExitStack() as started:
+        yield lambda size: started.enter_context(closing(LocalBackend(size)))
+
+
+@pytest.fixture
+def backend(start: Callable[[int], LocalBackend]) -> LocalBackend:
+    return start(2)
 
 
 @pytest.mark.parametrize(
@@ -224,14 +230,15 @@ def test_a_search_gives_up_the_worse_candidates_fold_by_fold(
 def test_what_cannot_win_on_a_large_table_is_given_up_unless_it_was_named(
     problems: dict[str, Problem],
     table: Data,
-    backend: LocalBackend,
+    start: Callable[[int], LocalBackend],
     monkeypatch: pytest.MonkeyPatch,
     *,
     named: bool,
 ) -> None:
     monkeypatch.setattr(fits, "_RACE_ROWS", len(table.y_train))
     jobs = [Job(problems["diabetes"], name, 1, named) for name in (*ENDS, ENSEMBLE)]
-    every = Fits(backend, {"diabetes": table}).evaluate(jobs, lambda _: None)
+    # With one worker, no second fold can come before another algorithm's first.
+    every = Fits(start(1), {"diabetes": table}).evaluate(jobs, lambda _: None)
     ended = [(job.algorithm, evaluation.result) for job, evaluation in every]
     assert ended[-1][0] == ENSEMBLE
     results = dict(ended)
