@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from serving import tables
-from serving.cells import convert, is_text
+from serving.cells import convert, is_text, repeated_bytes
 from serving.errors import Field, ServingError, bad_fields, too_large, unsupported
 from serving.rules import FOREIGN
 from serving.signature import Column, Signature, Table, Unreadable, Values
@@ -299,6 +299,7 @@ def _read_parquet(body: bytes, signature: Signature, max_rows: int) -> Request:
         names, known = _check_parquet(pq.ParquetFile(source, **limits), signature, max_rows)
         # Repeated text stays stored once, so a small file can't become a huge table.
         table = pq.ParquetFile(source, read_dictionary=known, **limits).read(columns=known, use_threads=False)
+        _check_bytes(sum(map(repeated_bytes, table.columns)))
         columns = {
             column.name: _arrow_values(table.column(column.name), column, signature)
             for column in signature.columns
@@ -321,11 +322,7 @@ def _check_parquet(file: Any, signature: Signature, max_rows: int) -> tuple[list
     if file.metadata.num_rows > max_rows:
         raise _too_many_rows(max_rows)
     groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
-    if sum(group.total_byte_size for group in groups) > _MOST_BYTES:
-        raise too_large(
-            f"Expected a Parquet file of at most {_MOST_BYTES >> 20} MiB unpacked; got more."
-            " Send it in several requests."
-        )
+    _check_bytes(sum(group.total_byte_size for group in groups))
     known = [name for name in signature.names if name in names]
     bad = []
     for name in known:
@@ -337,6 +334,14 @@ def _check_parquet(file: Any, signature: Signature, max_rows: int) -> tuple[list
     if bad:
         raise bad_fields(bad)
     return names, known
+
+
+def _check_bytes(size: int) -> None:
+    if size > _MOST_BYTES:
+        raise too_large(
+            f"Expected a Parquet file of at most {_MOST_BYTES >> 20} MiB unpacked; got more."
+            " Send it in several requests."
+        )
 
 
 def _arrow_values(cells: Any, column: Column, signature: Signature) -> Values:  # noqa: ANN401

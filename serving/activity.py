@@ -24,6 +24,7 @@ MAX_VALUES_BYTES = 256 * 1024  # what one prediction's values may take; larger o
 _MAX_WAITING = 2000  # predictions in memory while the disk is slow; then the oldest are dropped
 _WRITE_SECONDS = 0.5
 _TIDY_SECONDS = 600.0
+_GAP_SECONDS = 7 * 86400.0  # between two tidyings: the host was off, or its clock is wrong
 _BUSY_SECONDS = 5.0  # how long one writer waits for the other
 
 _SCHEMA = """
@@ -38,6 +39,10 @@ CREATE TABLE IF NOT EXISTS events (
   status INTEGER NOT NULL, -- as in HTTP: 200 is an answer, 400 refused, 500 the model failed
   inputs TEXT,             -- JSON: {column: [value, ...]}
   outputs TEXT             -- JSON: [value, ...]
+);
+CREATE TABLE IF NOT EXISTS clock ( -- one row
+  seen REAL NOT NULL,      -- when the log was last tidied
+  trusted REAL NOT NULL    -- from when on old predictions are removed
 );
 CREATE INDEX IF NOT EXISTS events_time ON events (time);
 CREATE INDEX IF NOT EXISTS events_model ON events (model, time);
@@ -56,7 +61,8 @@ class ActivityLog:
     Args:
         path: The SQLite file; its folder must exist and be shared by all who write or read it.
         policy: `off` keeps nothing, `inputs` what was asked, `full` also what was answered.
-        retention_days: Older predictions are removed.
+        retention_days: Older predictions are removed; if the clock jumps by a week or more, not before it has
+            gone on for another week without.
         max_mib: The oldest are removed when the file is larger than this.
     """
 
@@ -136,10 +142,10 @@ class ActivityLog:
             try:
                 if self._waiting:
                     self._write()
-                    if time.monotonic() - tidied > _TIDY_SECONDS:
-                        tidied = time.monotonic()
-                        self._tidy()
                     self._failed = False
+                if time.monotonic() - tidied > _TIDY_SECONDS and self._path.is_file():
+                    tidied = time.monotonic()
+                    self._tidy()
             except Exception as error:  # noqa: BLE001 - whatever it is, predictions go on, and so does this
                 if not self._failed:
                     self._failed = True
@@ -161,7 +167,7 @@ class ActivityLog:
         """Remove what is too old, or too much: a tenth of what is left, as often as needed."""
         with _connect(self._path) as connection:
             with connection:
-                connection.execute("DELETE FROM events WHERE time < ?", (time.time() - self._keep_seconds,))
+                self._remove_old(connection, time.time())
             while _used_bytes(connection) > self._max_bytes:
                 with connection:
                     connection.execute(
@@ -169,6 +175,22 @@ class ActivityLog:
                         " (SELECT id FROM events ORDER BY time LIMIT (SELECT 1 + count(*) / 10 FROM events))"
                     )
             connection.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def _remove_old(self, connection: sqlite3.Connection, now: float) -> None:
+        """Remove what is too old, unless the clock that says so can't be trusted."""
+        seen, trusted = connection.execute("SELECT seen, trusted FROM clock").fetchone() or (now, now)
+        if now - seen > _GAP_SECONDS:
+            _log.warning(
+                "The clock went on by %d days since predictions were last tidied. If that is wrong, correct "
+                "it: those older than %d days are removed after %d more days.",
+                *((now - seen) // 86400, self._keep_seconds // 86400, _GAP_SECONDS // 86400),
+            )
+            trusted = now + _GAP_SECONDS
+        trusted = min(trusted, now + _GAP_SECONDS)  # it may have been set back
+        connection.execute("DELETE FROM clock")
+        connection.execute("INSERT INTO clock VALUES (?, ?)", (now, trusted))
+        if now >= trusted:
+            connection.execute("DELETE FROM events WHERE time < ?", (now - self._keep_seconds,))
 
 
 def read_events(

@@ -46,6 +46,14 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def repeated_bytes(cells: pa.ChunkedArray) -> int:
+    """Return how many bytes the text of a column takes, if each is stored once for many rows; else 0."""
+    if not pa.types.is_dictionary(cells.type) or pa.types.is_primitive(cells.type.value_type):
+        return 0
+    sizes = (pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in cells.chunks)
+    return sum(pc.sum(of_rows.cast("int64")).as_py() or 0 for of_rows in sizes)
+
+
 def is_number(kind: pa.DataType) -> bool:
     """Return whether a column of this type holds numbers."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

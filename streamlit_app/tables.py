@@ -17,7 +17,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from serving import files, tables
-from serving.cells import Converted, convert, is_text
+from serving.cells import Converted, convert, is_text, repeated_bytes
 from serving.infer import number_rules
 from serving.profile import Column
 from serving.rules import FOREIGN, Kind, Rule
@@ -215,8 +215,12 @@ def _parquet(name: str, packed: files.File) -> Upload:
         file = parquet.ParquetFile(packed.open())
         meta = file.metadata
         size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        _check_size(name, meta.num_rows, len(file.schema_arrow.names), size)
-        return Upload(_unique(name, file.read()), 1)
+        names = file.schema_arrow.names
+        _check_size(name, meta.num_rows, len(names), size)
+        # Text that is stored once for many rows takes its true size only when it is known to be small enough.
+        table = parquet.ParquetFile(packed.open(), read_dictionary=names).read()
+        _check_size(name, table.num_rows, len(names), table.nbytes + sum(map(repeated_bytes, table.columns)))
+        return Upload(_unique(name, table.cast(file.schema_arrow)), 1)
     except (pa.ArrowException, OSError) as error:
         raise TableError(
             f"Expected a whole Parquet file; {name} begins like a Parquet file, but can't be read.",

@@ -199,6 +199,12 @@ def test_a_small_file_that_holds_a_huge_table(monkeypatch: pytest.MonkeyPatch) -
     refused(sink.getvalue(), "when it is unpacked")
 
 
+def test_text_that_a_small_file_repeats() -> None:
+    content = as_parquet(pd.DataFrame({"city": ["x" * 60_000] * 20_000, "rooms": [1.0] * 20_000}))
+    assert len(content) < 10_000
+    refused(content, "flats.csv takes 1,144 when it is unpacked")
+
+
 def test_answers_stand_beside_their_rows() -> None:
     upload = tables.read("f.csv", (GOOD + "Berlin,x,1,1,no,2024-05-23\n").encode(), COLUMNS)
     usable = tables.match(upload, MODEL).usable

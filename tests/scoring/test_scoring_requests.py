@@ -276,10 +276,18 @@ def test_bad_parquet_is_refused(body: bytes, status: int, words: str) -> None:
 
 def test_a_small_parquet_file_cannot_become_a_huge_table() -> None:
     word = "x" * 5_000_000
-    body = parquet(pd.DataFrame({"a": [word] * 1000, "b b": [1.0] * 1000}))
+    body = parquet(pd.DataFrame({"a": [word] * 20, "b b": [1.0] * 20}))
     assert len(body) < 6_000_000
     with pytest.raises(ServingError, match="at most 65536 characters in a value; got more"):
         read(body, PARQUET, DOUBLES, 10_000)
+
+
+def test_text_that_a_parquet_file_repeats_counts_for_each_row() -> None:
+    body = parquet(pd.DataFrame({"s": ["x" * 60_000] * 20_000}))
+    assert len(body) < 10_000
+    with pytest.raises(ServingError, match="at most 128 MiB unpacked; got more") as caught:
+        read(body, PARQUET, Signature((Column("s", "string", required=True),)), 50_000)
+    assert caught.value.status == 413
 
 
 @pytest.mark.parametrize(

@@ -98,18 +98,29 @@ def test_models_that_change_their_columns_can_be_read_together(file: Path) -> No
     }
 
 
-def test_old_predictions_go_and_so_do_too_many(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = time.time()
-    monkeypatch.setattr(activity.time, "time", lambda: now - 40 * 86400)
-    log = ActivityLog(file, "inputs", retention_days=30)
-    record(log, rows=1)
-    log.close()
-    monkeypatch.setattr(activity.time, "time", lambda: now)
-    log = ActivityLog(file, "inputs", retention_days=30)
-    record(log, rows=2)
-    log.close()
-    assert list(read_events(file)["rows"]) == [2]
+def test_old_predictions_go_but_not_because_the_clock_jumps(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = time.time()
 
+    def left_on(day: int) -> list[int]:
+        monkeypatch.setattr(activity.time, "time", lambda: start + day * 86400)
+        log = ActivityLog(file, "inputs", retention_days=30)
+        record(log, rows=day)
+        log.close()
+        return list(read_events(file)["rows"])
+
+    assert left_on(1) == [1]
+    assert left_on(32) == [1, 32]
+    assert "The clock went on by 31 days" in caplog.text
+    assert left_on(2) == [1, 2, 32]  # it has been corrected
+    assert left_on(8) == [1, 2, 8, 32]
+    for day in (14, 20, 26, 31):
+        assert left_on(day)[:2] == [1, 2]
+    assert left_on(32)[:2] == [2, 8]  # now the first is 31 days old by a clock that has not jumped
+
+
+def test_too_many_predictions_go(file: Path) -> None:
     log = ActivityLog(file, "inputs", max_mib=1)
     for number in range(300):
         record(log, rows=number, inputs=pd.DataFrame({"x": ["y" * 10_000]}))
