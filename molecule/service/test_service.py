@@ -64,6 +64,28 @@ def test_broken_change_is_rolled_back_and_explained(host: Host, playbook: Playbo
     assert host.run("ls /etc/systemd/system/web.service.*~").rc != 0
 
 
+def test_run_that_was_interrupted_is_finished_by_the_next(host: Host, playbook: Playbook) -> None:
+    unit = "/etc/systemd/system/web.service"
+    copies = f"{unit}.123.2026-11-26@10:00:00~", f"{unit}.124.2026-11-26@10:01:00~"
+    host.check_output(f"cp -p {unit} '{copies[0]}' && touch '{copies[1]}' && sed -i s/64m/65m/ {unit}")
+    finished = playbook(WEB, "-e", "service_memory=65m")
+    assert finished.returncode == 0
+    assert host.check_output("docker inspect --format '{{.HostConfig.Memory}}' web") == str(65 << 20)
+    assert not [copy for copy in copies if host.file(copy).exists]
+    assert "changed=0" in playbook(WEB, "-e", "service_memory=65m").stdout
+    assert playbook(WEB).returncode == 0
+
+
+def test_container_that_the_engine_lost_is_replaced(host: Host) -> None:
+    """Containerd is killed, and then what runs in the container: the engine goes on calling it up."""
+    process = host.check_output("docker inspect --format '{{.State.Pid}}' web")
+    host.check_output("pkill -9 -x containerd; kill -9 %s", process)
+    asking = "until curl --silent --fail --output /dev/null http://127.0.0.1:8000/; do sleep 0.2; done"
+    assert host.run(f"timeout 15 sh -c 'sleep 1; {asking}'").rc == 0
+    assert host.service("web").is_running
+    assert host.check_output("docker inspect --format '{{.State.Pid}}' web") != process
+
+
 def test_single_command_is_closed_and_limited_and_leaves_nothing(host: Host, playbook: Playbook) -> None:
     since = host.check_output("date +%s")
     once = playbook("molecule/service/once.yml", "-vvv")

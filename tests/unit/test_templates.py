@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from .project import ROOT, platform, read_yaml, render, role_variables, shared_variables
+from .project import ROOT, load_module, platform, read_yaml, render, role_variables, shared_variables
 
 SCRIPT = ROOT / "roles/service/files/service.sh"
 NASTY = ['50% of $HOME and ${HOME} %n "quoted" \\ back', "two  spaces", "", "it's", "a;b|c&d", "Zürich"]
@@ -199,6 +200,31 @@ def test_start_fails_unless_the_service_answers_in_time(tmp_path: Path) -> None:
         path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
         done = subprocess.run(answers, env=path, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (int(status != 0), said)
+
+
+def test_start_fails_at_once_when_the_container_has_ended(tmp_path: Path) -> None:
+    """First its process runs, then another container could have it; and the client may end before."""
+    for name, script in (
+        ("curl", "exit 7"),
+        ("docker", f'read -r pid <"{tmp_path}/pid"; echo 999999 >"{tmp_path}/pid"; echo "$pid"'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    answers = [SCRIPT, "answers", "web", "http://127.0.0.1:80/", "60"]
+    for pid, main in ((os.getpid(), os.getpid()), (999999, 999999)):
+        (tmp_path / "pid").write_text(f"{pid}\n")
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "MAINPID": str(main)}
+        done = subprocess.run(answers, env=path, capture_output=True, text=True, check=False, timeout=10)
+        assert (done.returncode, done.stdout) == (1, "web ended before it answered at http://127.0.0.1:80/\n")
+
+
+def test_what_a_unit_answers_is_watched(tmp_path: Path) -> None:
+    watch = load_module("roles/service/files/watch.py")
+    (tmp_path / "job@.service").write_text(template("unit.j2", service_type="job"))
+    urls = ["http://127.0.0.1:80/health", "http://127.0.0.1:80/search?most=1&page=50%25"]
+    (tmp_path / "web.service").write_text(template("unit.j2", service_watch_urls=urls))
+    assert watch.watched(tmp_path) == {"web": urls}
+    assert verified(template("unit.j2", service_watch_urls=urls), "web.service", tmp_path) == ""
 
 
 def test_single_command_is_closed_and_limited_as_the_unit_is() -> None:
