@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,9 +28,9 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _START_SECONDS = 120
+_SCRIPTS = Path(__file__).resolve().parents[2] / "roles/mlflow/files"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,21 +84,25 @@ def store(migrated: Path, tmp_path: Path) -> Iterator[MlflowClient]:
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server with proxied artifacts, on a free port; yields its URI."""
+    """An MLflow server as on a host, with proxied artifacts, on a free port; yields its URI."""
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-    ]
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    scripts = [(_SCRIPTS / name).read_text() for name in ("serve.py", "app.py")]
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
+        "MLFLOW_PORT": str(port),
+        "MLFLOW_WORKERS": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
     log = folder / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            command,
+            [sys.executable, "-c", *scripts],
             env=os.environ | settings,
             stdout=output,
             stderr=subprocess.STDOUT,
