@@ -52,6 +52,14 @@ def test_it_can_be_started_again(playbook: Callable[..., str]) -> None:
     ] == []
 
 
+def test_it_belongs_to_the_folder_that_made_it(playbook: Callable[..., str]) -> None:
+    for command in ("down", "up"):
+        said = playbook(f"playbooks/sandbox_{command}.yml", "-e", "sandbox_project=/elsewhere", fails=True)
+        assert "Expected the sandbox of /elsewhere; mlstack-sandbox was made in" in " ".join(said.split())
+        assert "changed=0" in said
+    on_host("true")
+
+
 @pytest.mark.usefixtures("no_mlflow")
 def test_what_is_stopped_is_told_with_the_command(status: Callable[[], str]) -> None:
     text = status()
