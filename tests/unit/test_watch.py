@@ -13,13 +13,14 @@ from .project import load_module
 
 WATCH = load_module("roles/service/files/watch.py")
 ACTIVE, RESTART = ["systemctl", "is-active", "--quiet", "web"], ["systemctl", "restart", "web"]
+LOST = ["/usr/local/lib/mlstack-service.sh", "lost", "web"]
 
 
 class World:
     """A service that answers or doesn't, systemd, and a clock."""
 
     def __init__(self) -> None:
-        self.now, self.answers, self.active = 0.0, True, True
+        self.now, self.answers, self.active, self.lost = 0.0, True, True, False
         self.restarts: list[float] = []
         self.watch = WATCH.Watch("web", ["a", "b"], self.ask, self.run, lambda: self.now)
 
@@ -30,7 +31,9 @@ class World:
 
     def run(self, command: list[str]) -> int:
         """Do as systemd does."""
-        assert command in (ACTIVE, RESTART)
+        assert command in (ACTIVE, LOST, RESTART)
+        if command == LOST:
+            return 0 if self.lost else 1
         if command == RESTART:
             self.restarts.append(self.now)
         return 0 if self.active else 3
@@ -55,6 +58,13 @@ def test_only_what_is_silent_twice_in_a_row_is_restarted(world: World) -> None:
     assert world.restarts == []
     world.pass_by(4)
     assert world.restarts == [12]
+
+
+def test_what_the_engine_has_lost_is_not_waited_for(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.answers, world.lost = False, True
+    world.pass_by(2)
+    assert "web had ended without the engine knowing. It is started again." in capsys.readouterr().out
+    assert world.restarts == []
 
 
 def test_what_starts_or_stops_is_left_to_systemd(world: World) -> None:

@@ -4,6 +4,7 @@ set -u
 
 usage="Usage:
   answers NAME URL SECONDS                            wait until a daemon answers, or fail
+  lost NAME                                           set a container aside that the engine wrongly calls running, or fail
   turn NAME                                           wait until no other job of this name runs
   run NAME INSTANCE COMMAND...                        become a job's command; call it under the job's lock
   ended NAME INSTANCE MEMORY SECONDS [COMMAND...]     clean up after a job; if it failed, say why, also to a command"
@@ -16,6 +17,20 @@ lives() {
   pid=$(docker inspect --format '{{.State.Pid}}' "$1" 2>/dev/null) && test -d "/proc/${pid:-none}"
 }
 
+# To stop such a container takes the engine 20 seconds or more. Without its name, addresses and ports it is in nobody's way, and
+# systemd starts another when the client is gone.
+lost() {
+  state=$(docker inspect --format '{{.State.Running}} {{.State.Pid}}' "$1" 2>/dev/null)
+  pid=${state#true }
+  if [ "$state" != "true $pid" ] || test -d "/proc/$pid"; then return 1; fi
+  for network in $(docker inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}' "$1"); do
+    docker network disconnect --force "$network" "$1"
+  done
+  docker rename "$1" "$1-lost-$pid"
+  systemctl kill --signal=KILL "$1"
+  docker rm --force "$1-lost-$pid" >/dev/null 2>&1 &
+}
+
 # What ended will never answer: neither a container that was there, nor the unit's main process, its client.
 answers() {
   end=$(($(now) + $3)) born=
@@ -24,6 +39,7 @@ answers() {
       born=yes
     elif [ "$born" ] || ! test -d "/proc/${MAINPID:-self}"; then
       echo "$1 ended before it answered at $2"
+      lost "$1"
       return 1
     fi
     if [ "$(now)" -ge "$end" ]; then
@@ -70,6 +86,6 @@ ended() {
 }
 
 case "${1:-}" in
-  answers | turn | run | ended) "$@" ;;
+  answers | lost | turn | run | ended) "$@" ;;
   *) echo "$usage" >&2 && exit 2 ;;
 esac

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _UNITS = Path("/etc/systemd/system")
+_SCRIPT = "/usr/local/lib/mlstack-service.sh"
 _PAUSE_SECONDS = 2.0
 # Twice in a row refused, cut off or silent for so long: a busy server may take its time.
 _FAILURES = 2
@@ -65,6 +66,10 @@ class Watch:
     def _failed(self, url: str, error: Exception) -> None:
         # While it starts or stops, systemd takes care of it.
         if self._run(["systemctl", "is-active", "--quiet", self.name]) != 0:
+            self._failures = 0
+            return
+        if self._run([_SCRIPT, "lost", self.name]) == 0:
+            print(f"{self.name} had ended without the engine knowing. It is started again.", flush=True)
             self._failures = 0
             return
         self._failures += 1
