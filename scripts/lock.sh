@@ -23,6 +23,7 @@ lock shared mlflow.txt
 lock streamlit mlflow.txt
 lock trainer mlflow.txt streamlit.txt
 lock scoring mlflow.txt streamlit.txt trainer.txt
+lock replication mlflow.txt
 lock emulator mlflow.txt
 lock control
-lock dev {mlflow,streamlit,trainer,scoring,emulator,control}.txt
+lock dev {mlflow,streamlit,trainer,scoring,replication,emulator,control}.txt

@@ -1,0 +1,143 @@
+"""Stores: where copies are kept. Small objects by key, with the conditional writes that a lease needs."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object that a store has.
+
+    Attributes:
+        body: Its content.
+        etag: Names this very content.
+        age: Seconds since it was written, by the store's clock, whatever the hosts' clocks say.
+    """
+
+    body: bytes
+    etag: str
+    age: float
+
+
+class Store(Protocol):
+    """What all stores can do; keys are relative paths."""
+
+    def get(self, key: str) -> Found | None:
+        """Return an object, or None if there is none."""
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write an object that must not exist yet; return whether it was written."""
+
+    def replace(self, key: str, body: bytes, etag: str) -> bool:
+        """Write an object whose content must still be that of ``etag``; return whether it was written."""
+
+
+class S3Store:
+    """A prefix of a bucket.
+
+    Args:
+        bucket: Its name.
+        prefix: What keys begin with there.
+        client: Made by ``boto3.client("s3")``.
+    """
+
+    def __init__(self, bucket: str, prefix: str, client: Any) -> None:  # noqa: ANN401 - boto3 has no types
+        self._bucket, self._prefix, self._client = bucket, prefix.strip("/"), client
+
+    def get(self, key: str) -> Found | None:
+        """Return an object, or None if there is none."""
+        try:
+            found = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
+        except self._client.exceptions.NoSuchKey:
+            return None
+        answered = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return Found(found["Body"].read(), found["ETag"], (answered - found["LastModified"]).total_seconds())
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write an object that must not exist yet; return whether it was written."""
+        return self._put(key, body, IfNoneMatch="*")
+
+    def replace(self, key: str, body: bytes, etag: str) -> bool:
+        """Write an object whose content must still be that of ``etag``; return whether it was written."""
+        return self._put(key, body, IfMatch=etag)
+
+    def _put(self, key: str, body: bytes, **condition: str) -> bool:
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - a folder needs no boto3
+
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=body, **condition)
+        except ClientError as error:
+            # 409: another write of the same key came in between; 404: it was deleted meanwhile.
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in {404, 409, 412}:
+                return False
+            raise
+        return True
+
+    def _key(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+
+class FolderStore:
+    """A folder, such as a mounted disk of another machine.
+
+    Args:
+        root: The folder; it is made if need be.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def get(self, key: str) -> Found | None:
+        """Return an object, or None if there is none."""
+        path = self._root / key
+        try:
+            body, written = path.read_bytes(), path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return Found(body, hashlib.sha256(body).hexdigest(), self._now() - written)
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write an object that must not exist yet; return whether it was written."""
+        with self._locked(key):
+            return self.get(key) is None and self._write(key, body)
+
+    def replace(self, key: str, body: bytes, etag: str) -> bool:
+        """Write an object whose content must still be that of ``etag``; return whether it was written."""
+        with self._locked(key):
+            found = self.get(key)
+            return found is not None and found.etag == etag and self._write(key, body)
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        path = self._root / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _now(self) -> float:
+        """Return the time of the disk's machine, which is that of all its files."""
+        with tempfile.NamedTemporaryFile(dir=self._root) as probe:
+            return Path(probe.name).stat().st_mtime
+
+    def _write(self, key: str, body: bytes) -> bool:
+        """Replace a file at once, so that a reader or a power cut sees the old or the new content."""
+        path = self._root / key
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+            part.write(body)
+            part.flush()
+            os.fsync(part.fileno())
+        Path(part.name).replace(path)
+        return True

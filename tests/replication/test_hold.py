@@ -1,0 +1,97 @@
+"""The service as it runs on a host: a process with its environment, a database, and a real Litestream."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+@pytest.fixture
+def run(s3: str, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Return what starts the service on a host of that name."""
+    keys = {name.lower(): value for name, value in KEYS.items()}
+    boto3.client("s3", endpoint_url=s3, region_name="us-east-1", **keys).create_bucket(Bucket="replicas")
+    begun = []
+
+    def start(host: str, command: str = "run") -> subprocess.Popen[str]:
+        disk = tmp_path / host
+        disk.mkdir(exist_ok=True)
+        target = {
+            "type": "s3",
+            "bucket": "replicas",
+            "region": "us-east-1",
+            "endpoint": s3,
+            "force-path-style": True,
+        }
+        environment = {
+            "REPLICATION_DATABASE": str(disk / "mlflow.db"),
+            "REPLICATION_STATE": str(disk / "replication"),
+            "REPLICATION_TARGET": json.dumps(target),
+            "REPLICATION_ROOT": f"litestream/{tmp_path.name}",
+            "REPLICATION_BEAT": "0.5",
+            "REPLICATION_HOST": host,
+            "REPLICATION_HOST_ID": f"id of {host}",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "replication", command],
+            env={**os.environ, **KEYS, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def write(database: Path, value: int) -> None:
+    with closing(sqlite3.connect(database, autocommit=True)) as opened:
+        opened.execute("pragma journal_mode=wal")
+        opened.execute("create table if not exists kept(value)")
+        opened.execute("insert into kept values (?)", (value,))
+
+
+def test_nothing_is_lost_from_host_to_host(run: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    one = run("one")
+    first = one.stdout.readline()
+    assert first == "There is no replica: the database starts fresh.\n"
+    for value in range(3):
+        write(tmp_path / "one" / "mlflow.db", value)
+        time.sleep(1)
+    looked = json.loads(run("one", "look").communicate()[0])
+    assert (looked["lease"]["host"], looked["age"] < 3) == ("one", True)
+    assert int(looked["lease"]["position"], 16) >= 1
+    one.send_signal(signal.SIGTERM)
+    said, _ = one.communicate(timeout=20)
+    assert "Everything is replicated, up to transaction " in said
+    assert one.returncode == 0
+    two = run("two")
+    said = two.stdout.readline()
+    assert said.startswith("The database is restored from generation "), said + two.communicate()[0]
+    with closing(sqlite3.connect(tmp_path / "two" / "mlflow.db")) as opened:
+        assert opened.execute("select value from kept").fetchall() == [(0,), (1,), (2,)]
+    three = run("three")
+    said, _ = three.communicate(timeout=20)
+    assert "error: expected a replica that no other host writes; got two, which has held it since" in said
+    assert three.returncode == 2
