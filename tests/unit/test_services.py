@@ -158,7 +158,7 @@ def test_firewall_memory_and_sandbox_follow(follows: dict[str, Any]) -> None:
     assert follows["__sandbox_ports"]["echo_public_port"] == 8600
     assert "echo_public_port = 8600: another program listens" in follows["taken"]
     assert 'make sandbox ARGS="-e sandbox_scoring_port=9512"' in follows["taken"]
-    assert follows["mlstack_images"] == ["mlflow", "streamlit", "scoring", "trainer"]
+    assert follows["mlstack_images"] == ["replication", "mlflow", "streamlit", "scoring", "trainer"]
 
 
 def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:
@@ -259,7 +259,7 @@ def test_a_team_extends_the_table_in_its_settings() -> None:
     ("entry", "refused"),
     [
         ({"name": "mlflow"}, "mlflow: expected unique names; more than one service has this one"),
-        ({"reaches": ["mlfow"]}, "reports: reaches mlfow: expected one of mlflow, streamlit"),
+        ({"reaches": ["mlfow"]}, "reports: reaches mlfow: expected one of replication, mlflow, streamlit"),
         ({"reaches": ["cloud"]}, "reports: reaches cloud: expected a fixed address"),
         (
             {"ports": {"a": 1, "b": 2}, "public_ports": {"c": 3}},

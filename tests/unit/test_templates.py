@@ -218,6 +218,33 @@ def test_start_fails_at_once_when_the_container_has_ended(tmp_path: Path) -> Non
         assert (done.returncode, done.stdout) == (1, "web ended before it answered at http://127.0.0.1:80/\n")
 
 
+def test_service_without_another_waits_for_it_and_stops_first(tmp_path: Path) -> None:
+    unit = template("unit.j2", service_part_of=["replication.service"])
+    assert settings(unit, "PartOf") == settings(unit, "Wants")[-1:] == ["replication.service"]
+    assert settings(unit, "After")[-1] == "replication.service"
+    assert "/usr/bin/systemctl is-active --quiet replication.service" in settings(unit, "ExecStartPre")
+    assert verified(unit, "web.service", tmp_path) == ""
+
+
+def test_what_needs_a_service_that_ended_for_good_is_stopped(tmp_path: Path) -> None:
+    unit = template("unit.j2", service_final_exits=[2, 3])
+    assert settings(unit, "RestartPreventExitStatus") == ["2 3"]
+    (command,) = settings(unit, "ExecStopPost")
+    assert words(command)[1:] == ["final", "web", "2", "3"]
+    client = tmp_path / "systemctl"
+    client.write_text(
+        '#!/bin/sh\ncase "$1" in show) echo "mlflow.service app.service" ;; *) echo "$@" ;; esac\n'
+    )
+    client.chmod(0o755)
+    for status, said in (("0", ""), ("KILL", ""), ("3", "stop --no-block mlflow.service app.service\n")):
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "EXIT_STATUS": status}
+        done = subprocess.run(
+            [SCRIPT, *words(command)[1:]], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.endswith(said)
+        assert bool(done.stdout) == bool(said)
+
+
 def test_what_a_unit_answers_is_watched(tmp_path: Path) -> None:
     watch = load_module("roles/service/files/watch.py")
     (tmp_path / "job@.service").write_text(template("unit.j2", service_type="job"))

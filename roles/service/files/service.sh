@@ -5,6 +5,7 @@ set -u
 usage="Usage:
   answers NAME URL SECONDS                            wait until a daemon answers, or fail
   lost NAME                                           set a container aside that the engine wrongly calls running, or fail
+  final NAME STATUS...                                after a daemon that ended with one of these, stop what is part of it
   turn NAME                                           wait until no other job of this name runs
   run NAME INSTANCE COMMAND...                        become a job's command; call it under the job's lock
   ended NAME INSTANCE MEMORY SECONDS [COMMAND...]     clean up after a job; if it failed, say why, also to a command"
@@ -50,6 +51,18 @@ answers() {
   done
 }
 
+final() {
+  name=$1
+  shift
+  for status; do
+    if [ "${EXIT_STATUS:-}" = "$status" ]; then
+      echo "$name ended with $status and is not started again; nor is what needs it"
+      # shellcheck disable=SC2046
+      systemctl stop --no-block $(systemctl show --property=ConsistsOf --value "$name")
+    fi
+  done
+}
+
 turn() {
   flock --nonblock "/run/$1.lock" true && return
   echo "waiting until $(cat "/run/$1.lock") has ended"
@@ -86,6 +99,6 @@ ended() {
 }
 
 case "${1:-}" in
-  answers | lost | turn | run | ended) "$@" ;;
+  answers | lost | final | turn | run | ended) "$@" ;;
   *) echo "$usage" >&2 && exit 2 ;;
 esac
