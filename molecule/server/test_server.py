@@ -1,5 +1,6 @@
 """A server of one's own, with Debian 12 and without AWS: the whole site and a training."""
 
+import json
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
@@ -7,6 +8,16 @@ import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
+
+
+FOLDER = "/var/lib/mlstack/mlflow"
+API = "curl --silent --fail http://127.0.0.1:5000/api/2.0/mlflow/experiments"
+
+
+def experiments(host: Host) -> list[str]:
+    """Ask MLflow for the names of its experiments."""
+    found = json.loads(host.check_output(f"{API}/search?max_results=100"))["experiments"]
+    return sorted(experiment["name"] for experiment in found)
 
 
 @pytest.mark.restart
@@ -26,3 +37,42 @@ def test_site_passes_its_own_checks_and_changes_nothing(playbook: Playbook) -> N
     again = playbook("site.yml", "-e", "verify_require_champion=true")
     assert again.returncode == 0, again.stdout
     assert again.stdout.count("changed=0") == 2
+
+
+def test_host_that_lost_its_database_gets_it_back(host: Host, playbook: Playbook) -> None:
+    before = experiments(host)
+    assert len(before) > 1
+    host.check_output("docker kill mlflow replication; systemctl stop replication mlflow")
+    host.check_output(f"rm -rf {FOLDER}/mlflow.db* {FOLDER}/replication")
+    back = playbook("playbooks/configure.yml")
+    assert back.returncode == 0, back.stdout
+    assert experiments(host) == before
+    assert "The database is restored from generation" in host.check_output("journalctl -u replication -o cat")
+
+
+def test_database_that_does_not_fit_its_replica_is_not_opened(host: Host, playbook: Playbook) -> None:
+    host.check_output(f"systemctl stop replication && mv {FOLDER}/replication {FOLDER}/aside")
+    refused = playbook("playbooks/configure.yml")
+    assert refused.returncode != 0
+    assert "got a database that was never replicated" in refused.stdout
+    assert not host.service("mlflow").is_running
+    host.check_output(f"rm -rf {FOLDER}/replication && mv {FOLDER}/aside {FOLDER}/replication")
+    assert playbook("playbooks/configure.yml").returncode == 0
+    assert host.service("mlflow").is_running
+
+
+def test_point_in_time_is_restored_with_leave_to_stop(host: Host, playbook: Playbook) -> None:
+    before = experiments(host)
+    host.check_output("sleep 3")
+    at = host.check_output("date -u +%Y-%m-%dT%H:%M:%SZ")
+    host.check_output("sleep 2")
+    host.check_output(f"{API}/create -H 'Content-Type: application/json' -d '{{\"name\": \"a mistake\"}}'")
+    live = playbook("playbooks/restore.yml", "-e", f"at={at}")
+    assert live.returncode != 0
+    assert "add -e stop=true" in live.stdout
+    assert "a mistake" in experiments(host)
+    back = playbook("playbooks/restore.yml", "-e", f"at={at}", "-e", "stop=true")
+    assert back.returncode == 0, back.stdout
+    assert "What was there is in before-restore-" in back.stdout
+    assert experiments(host) == before
+    assert host.check_output(f"ls {FOLDER}/before-restore-*/mlflow.db")

@@ -573,13 +573,13 @@ def test_apt_that_did_not_answer_in_time_does_not_mean_no_updates(status: Module
     assert status.security_updates("") is None
 
 
-def test_newest_backup_is_told(status: ModuleType, tmp_path: Path) -> None:
-    assert status.backup(str(tmp_path / "none")) == {}
-    assert status.backup(str(tmp_path)) == {}
-    for name, when in (("new", 2_000_000_000), ("old", 1_000_000_000)):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (when, when))
-    assert status.backup(str(tmp_path))["name"] == "new"
+def test_replica_is_told(status: ModuleType, port: int) -> None:
+    assert status.replica(0) == {}
+    Server.answers["/health"] = {"ready": True, "generation": "g", "behind": 1.6}
+    Server.hosts.add(f"127.0.0.1:{port}")
+    assert status.replica(port) == {"problem": "", "behind": 2, "generation": "g"}
+    Server.hosts.clear()
+    assert "403" in status.replica(port)["problem"]
 
 
 @pytest.mark.parametrize(

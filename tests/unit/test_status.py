@@ -55,6 +55,7 @@ def screen(
         "ansible_host": "203.0.113.9",
         "status_addresses": addresses,
         "status_data_dir": "/var/lib/mlstack",
+        "status_replica_in": "s3://a-bucket/replicas",
         "__status_look": answer,
     }
     wanted = role_variables("status") | {
@@ -112,7 +113,7 @@ def test_all_is_well() -> None:
         "the host has its images",
         f"MLflow {HEALTHY['mlflow']['version']}",
         "http://203.0.113.9:5000",
-        "none; mlstack does not create backups yet, so copy /var/lib/mlstack yourself",
+        "0 s behind, in s3://a-bucket/replicas, generation 20261126T120000Z-a1b2c3",
     ):
         assert part in text
 
@@ -157,6 +158,10 @@ def test_it_fits_on_a_screen() -> None:
         (
             lambda found: unit(found, "streamlit").update(image="mlstack/streamlit:0123456789ab"),
             "images differ from this checkout's: mlstack/streamlit:0123456789ab ansible-playbook",
+        ),
+        (
+            lambda found: found["replica"].update(behind=90),
+            "the replica is 90 s behind, over 60 (status_replica_seconds) on the host: sudo journalctl -n 50",
         ),
         (lambda found: found["updates"].update(security=2), "2 security updates for Debian"),
         (

@@ -8,7 +8,9 @@ docker exec --interactive "$host" bash -seu "$now" <<'HOST'
   marker=/var/lib/mlstack/emulator-started-at
   if [ -e "$marker" ] && [ "$(cat "$marker")" != "$1" ]; then
     # A container that was made anew has no unit yet.
-    if systemctl cat mlflow.service >/dev/null 2>&1; then systemctl stop mlflow.service; fi
+    for unit in mlflow replication; do
+      if systemctl cat "$unit.service" >/dev/null 2>&1; then systemctl stop "$unit.service"; fi
+    done
     rm -rf /var/lib/mlstack/mlflow
     echo forgotten
   fi

@@ -274,13 +274,16 @@ def memory() -> dict[str, float]:
     return {"total_gib": round(total / 2**20, 1), "free_gib": round(free / 2**20, 1)}
 
 
-def backup(folder: str) -> dict[str, str]:
-    """Describe the newest entry in the backup folder; nothing if there is none."""
-    try:
-        newest = max(os.scandir(folder), key=lambda entry: entry.stat().st_mtime, default=None)
-    except OSError:
+def replica(port: int) -> dict[str, Any]:
+    """Ask the replication how far behind the replica is; nothing if there is none (port 0)."""
+    if not port:
         return {}
-    return {"name": newest.name, "since": span(time.time() - newest.stat().st_mtime)} if newest else {}
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=MLFLOW_SECONDS) as answer:
+            said = json.load(answer)
+    except (OSError, ValueError) as error:
+        return {"problem": str(error)}
+    return {"problem": "", "behind": round(said.get("behind", 0)), "generation": said.get("generation", "")}
 
 
 def updates() -> dict[str, Any]:
@@ -321,7 +324,7 @@ def main() -> None:
             "next_training": next_training,
             "disks": lambda: [disk("/"), disk(settings["data_dir"])],
             "memory": memory,
-            "backup": lambda: backup(settings["backup_dir"]),
+            "replica": lambda: replica(settings["replication_port"]),
             "updates": updates,
             "versions": versions,
         }
