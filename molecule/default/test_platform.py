@@ -97,7 +97,7 @@ def test_check_mode_previews_a_change_and_makes_none(host: Host, playbook: Playb
     preview = playbook("playbooks/configure.yml", "--check", "--diff", "-e", "mlflow_memory=800m")
     assert preview.returncode == 0, preview.stdout
     assert "--memory 800m" in preview.stdout
-    assert "--memory 768m" in host.file("/etc/systemd/system/mlflow.service").content_string
+    assert "--memory 704m" in host.file("/etc/systemd/system/mlflow.service").content_string
     assert host.check_output("systemctl show --property=MainPID mlflow") == before
 
 
