@@ -16,7 +16,7 @@ SCORING_PORT ?= 8502
 
 setup := scripts/setup.sh
 sandbox_play := ansible-playbook -i inventory/sandbox playbooks
-python_code := $(wildcard serving training streamlit_app scoring plugins scripts)
+python_code := $(wildcard serving training streamlit_app scoring replication plugins scripts)
 
 .PHONY: help
 help: ## List the targets
@@ -51,7 +51,7 @@ dev: ## MLflow, a training, app and REST as plain processes: no Docker, no root 
 jobs := .venv/bin/python scripts/jobs.py
 scenarios := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
 SCENARIOS ?= $(scenarios:molecule-%=%)
-units := $(patsubst tests/%/,unit-%,$(filter-out tests/provision/ tests/sandbox/,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+units := $(patsubst tests/%/,unit-%,$(filter-out tests/provision/ tests/sandbox/ tests/faults/,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 # Long jobs start first, so that none is left over at the end; the hosts' images are built once.
 long := test-provision molecule-default molecule-workers test-sandbox molecule-server
 planned = $(patsubst molecule-%,molecule-%:images,$(patsubst test-sandbox,test-sandbox:images, \
@@ -109,7 +109,12 @@ images: setup-molecule
 .PHONY: test-sandbox
 test-sandbox: setup-test ## The sandbox from end to end, pages included
 	@$(MAKE) sandbox
-	pytest -q -m sandbox tests/sandbox
+	pytest -q -m sandbox tests/sandbox tests/faults
+
+.PHONY: test-faults
+test-faults: setup-test ## Faults at random under clients that write to the sandbox (FAULTS=200 SEED=1)
+	@$(MAKE) sandbox
+	FAULTS=$(or $(FAULTS),200) SEED=$(or $(SEED),1) pytest -q -s -m sandbox tests/faults
 
 .PHONY: setup-dev
 setup-dev:

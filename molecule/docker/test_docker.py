@@ -44,3 +44,13 @@ def test_metadata_service_is_open_to_named_containers_only(host: Host, address: 
     before = refusals(host)
     host.run(RUN, f"--ip={address}", METADATA)
     assert (refusals(host) > before) is refused
+
+
+def test_engine_clears_what_it_left_when_it_was_killed(host: Host) -> None:
+    bridge = "br-" + host.check_output("docker network inspect --format '{{.Id}}' mlstack")[:12]
+    host.check_output(
+        "ip link add vethdead type veth peer name vethpeer && ip link set vethdead master " + bridge
+    )
+    host.check_output("systemctl kill --signal=KILL docker")
+    host.check_output("timeout 30 sh -c 'while ip link show vethdead; do sleep 0.5; done'")
+    host.check_output("timeout 30 sh -c 'until docker info; do sleep 0.5; done'")

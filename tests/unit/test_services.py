@@ -147,7 +147,7 @@ def follows(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 def test_firewall_memory_and_sandbox_follow(follows: dict[str, Any]) -> None:
     assert follows["aws_ui_ports"] == [5000, 8501, 8502, 8600]
-    assert int(follows["aws_memory_needed_mib"]) == 3968 + 64
+    assert int(follows["aws_memory_needed_mib"]) == 4096 + 64
     assert follows["sandbox_host_ports"] == [
         "127.0.0.1:2222:22",
         "127.0.0.1:5000:5000",
@@ -162,7 +162,7 @@ def test_firewall_memory_and_sandbox_follow(follows: dict[str, Any]) -> None:
 
 
 def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:
-    assert follows["verify_containers"] == [*PLATFORM, "echo"]
+    assert follows["verify_containers"] == ["replication", *PLATFORM, "echo"]
     assert list(follows["verify_addresses"]) == [
         "MLflow",
         "Inference app",
@@ -173,7 +173,7 @@ def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:
     ]
     assert follows["status_addresses"]["Echo"] == "http://127.0.0.1:8600"
     logs = " ".join(follows["verify_addresses"]["Logs"].split())
-    assert logs == "sudo journalctl -u mlflow -u streamlit -u scoring -u echo -u 'trainer@*'"
+    assert logs == "sudo journalctl -u replication -u mlflow -u streamlit -u scoring -u echo -u 'trainer@*'"
     assert list(follows["status_units"].items())[-2:] == [
         ("trainer", "mlstack/trainer"),
         ("echo", "mlstack/trainer"),
@@ -190,7 +190,7 @@ def test_each_daemon_is_checked_on_the_host(follows: dict[str, Any]) -> None:
     ports = dict.fromkeys(("mlflow_port", "streamlit_port", "scoring_port", "dask_http_port"), 1)
     settings = {"containers": follows["verify_containers"], "workers": {}} | ports
     titles = [title for title, *_ in load_module("roles/verify/files/verify.py").Checks(settings).all()]
-    for name in (*PLATFORM, "echo"):
+    for name in ("replication", *PLATFORM, "echo"):
         assert f"{name}: Its unit is active and starts at boot." in titles
         assert f"{name}: Limits and read-only root are in force." in titles
 
@@ -249,7 +249,7 @@ def test_a_team_extends_the_table_in_its_settings() -> None:
     own = {"name": "reports", "role": "reports", "memory": "256m", "ports": {"reports_port": 8700}}
     variables = platform(mlstack_services=[own])
     assert render("verify_containers", variables) == [*PLATFORM, "reports"]
-    assert int(render("aws_memory_needed_mib", variables)) == 3968 + 256
+    assert int(render("aws_memory_needed_mib", variables)) == 3904 + 256
     # It has no public port, so the firewall stays closed.
     assert render("aws_ui_ports", variables) == [5000, 8501, 8502]
     assert render("preflight_services", variables)[-1]["hosts"] == "mlstack"
