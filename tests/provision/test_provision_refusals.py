@@ -156,7 +156,7 @@ REFUSALS: dict[str, Case] = {
         {},
         [
             "aws_instance_type = t3.small: has 2048 MiB of memory",
-            "add up to 3968 MiB (aws_memory_needed_mib)",
+            "add up to 4096 MiB (aws_memory_needed_mib)",
             "aws_ami_id = ami-0deb1300000000003: this image is for arm64",
         ],
     ),

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.provision
 
 HOST = "every-host"
 BUCKET = f"every-{ACCOUNT}-{REGION}"
-PREFIX = "mlflow-artifacts"
+PREFIX, REPLICAS = "mlflow-artifacts", "replicas"
 DATA = [(BUCKET, "data/x.csv"), ("company-data", "x.csv"), ("shared-data", "churn/2026/x.csv")]
 
 
@@ -162,7 +162,7 @@ def artifacts(bucket: str) -> dict[str, Any]:
             "Effect": "Allow",
             "Action": "s3:ListBucket",
             "Resource": f"arn:aws:s3:::{bucket}",
-            "Condition": {"StringLike": {"s3:prefix": [PREFIX, f"{PREFIX}/*"]}},
+            "Condition": {"StringLike": {"s3:prefix": [PREFIX, REPLICAS, f"{PREFIX}/*", f"{REPLICAS}/*"]}},
         },
         "ReadAndWriteArtifacts": {
             "Effect": "Allow",
@@ -173,7 +173,7 @@ def artifacts(bucket: str) -> dict[str, Any]:
                 "s3:AbortMultipartUpload",
                 "s3:ListMultipartUploadParts",
             ],
-            "Resource": f"arn:aws:s3:::{bucket}/{PREFIX}/*",
+            "Resource": [f"arn:aws:s3:::{bucket}/{PREFIX}/*", f"arn:aws:s3:::{bucket}/{REPLICAS}/*"],
         },
     }
 
