@@ -218,9 +218,13 @@ def _parquet(name: str, packed: files.File) -> Upload:
         names = file.schema_arrow.names
         _check_size(name, meta.num_rows, len(names), size)
         # Text that is stored once for many rows takes its true size only when it is known to be small enough.
-        table = parquet.ParquetFile(packed.open(), read_dictionary=names).read()
+        paths = [meta.schema.column(i).path for i in range(meta.num_columns)]
+        table = parquet.ParquetFile(packed.open(), read_dictionary=paths).read()
         _check_size(name, table.num_rows, len(names), table.nbytes + sum(map(repeated_bytes, table.columns)))
-        return Upload(_unique(name, table.cast(file.schema_arrow)), 1)
+        for i, field in enumerate(file.schema_arrow):
+            if not pa.types.is_nested(field.type):  # no model reads nested ones, so they stay small
+                table = table.set_column(i, field, table.column(i).cast(field.type))
+        return Upload(_unique(name, table), 1)
     except (pa.ArrowException, OSError) as error:
         raise TableError(
             f"Expected a whole Parquet file; {name} begins like a Parquet file, but can't be read.",
