@@ -65,11 +65,11 @@ def test_worker_on_the_platform_takes_no_more_than_a_training() -> None:
 @pytest.mark.parametrize(
     ("groups", "mebibytes"),
     [
-        ({"mlstack": []}, 3968),
-        ({"mlstack": ["a"], "workers": ["b"]}, 3968 + 512),
-        ({"mlstack": ["a"], "workers": ["a", "b"]}, 3968 + 512 + 1536),
+        ({"mlstack": []}, 3904),
+        ({"mlstack": ["a"], "workers": ["b"]}, 3904 + 512),
+        ({"mlstack": ["a"], "workers": ["a", "b"]}, 3904 + 512 + 1536),
         # The host in AWS, before it is there.
-        ({"mlstack": [], "workers": ["mlstack-host"]}, 3968 + 512 + 1536),
+        ({"mlstack": [], "workers": ["mlstack-host"]}, 3904 + 512 + 1536),
     ],
 )
 def test_platform_needs_memory_for_scheduler_and_worker(groups: dict[str, list[str]], mebibytes: int) -> None:
