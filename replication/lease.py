@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEASE = "lease.json"
 # A holder says that it is there at every beat. One that hasn't for so long is taken for dead.
 BEAT_SECONDS, DEAD_SECONDS = 20, 90
-_AGAIN = "Look who it was (playbooks/status.yml), then try again."
+_AGAIN = "Try again: if it still holds the lease, the message names it."
 
 
 class LeaseError(Exception):

@@ -67,7 +67,7 @@ def test_point_in_time_is_restored_with_leave_to_stop(host: Host, playbook: Play
     at = host.check_output("date -u +%Y-%m-%dT%H:%M:%SZ")
     host.check_output("sleep 2")
     host.check_output(f"{API}/create -H 'Content-Type: application/json' -d '{{\"name\": \"a mistake\"}}'")
-    live = playbook("playbooks/restore.yml", "-e", f"at={at}")
+    live = playbook("playbooks/restore.yml", "-e", f"at={at}", "-e", "stop=false")
     assert live.returncode != 0
     assert "add -e stop=true" in live.stdout
     assert "a mistake" in experiments(host)
