@@ -25,7 +25,8 @@ ASKED = (
     "http://127.0.0.1:8502/ping",
 )
 STEADY = 6.0  # seconds, longer than it takes from a fault until what it hits has stopped answering
-BACK_AFTER = 60.0  # seconds, from a fault until all services answer; at most 15 on an idle machine
+# Seconds from a fault until all services answer: `make test` runs other jobs beside it and allows more.
+BACK_AFTER = float(os.environ.get("BACK_AFTER", "15"))
 LOST_AT_MOST = 1.5  # seconds of writes, if the host and its disks are gone
 
 
@@ -87,7 +88,7 @@ def wait_for_answers() -> float:
     while time.monotonic() - since < STEADY:
         if not answers():
             since = time.monotonic()
-        assert since - begun < BACK_AFTER, f"not all services answer after {BACK_AFTER} s"
+        assert since - begun < BACK_AFTER, f"not all services answer after {BACK_AFTER:.0f} s"
         time.sleep(0.2)
     return since - begun
 
