@@ -39,6 +39,27 @@ def test_site_passes_its_own_checks_and_changes_nothing(playbook: Playbook) -> N
     assert again.stdout.count("changed=0") == 2
 
 
+def test_deployments_are_recorded_and_nobody_deploys_meanwhile(host: Host, playbook: Playbook) -> None:
+    lock = {"run": "another", "renewed": float(host.check_output("cat /proc/uptime").split()[0])}
+    run = {
+        "run": "another",
+        "who": "ana@desk",
+        "playbook": "site.yml",
+        "commit": "",
+        "started": "2026-01-01T00:00:00Z",
+    }
+    host.check_output(
+        "echo %s >/run/mlstack/deployment.json", json.dumps({"lock": lock, "runs": {"another": run}})
+    )
+    refused = playbook("playbooks/configure.yml")
+    assert refused.returncode != 0
+    assert "got site.yml by ana@desk" in " ".join(refused.stdout.split())
+    host.check_output("rm /run/mlstack/deployment.json")
+    history = " ".join(playbook("playbooks/history.yml").stdout.split())
+    assert "train.yml" in history
+    assert "-e model=logistic_regression -e problem=wine" in history
+
+
 def test_host_that_lost_its_database_gets_it_back(host: Host) -> None:
     before = experiments(host)
     assert len(before) > 1

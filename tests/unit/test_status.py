@@ -113,6 +113,7 @@ def test_all_is_well() -> None:
         "the host has its images",
         f"MLflow {HEALTHY['mlflow']['version']}",
         "http://203.0.113.9:5000",
+        "Last deployment   2026-11-23T20:08:40Z, site.yml by ana@desk, ba058e2: ok",
         "0 s behind, in s3://a-bucket/replicas, generation 20261126T120000Z-a1b2c3",
     ):
         assert part in text

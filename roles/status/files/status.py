@@ -286,6 +286,12 @@ def replica(port: int) -> dict[str, Any]:
     return {"problem": "", "behind": round(said.get("behind", 0)), "generation": said.get("generation", "")}
 
 
+def deployment(record: str) -> dict[str, Any]:
+    """Return the last line of the record of deployments; nothing if there is none."""
+    lines = read(record).splitlines()
+    return loaded(lines[-1]) or {} if lines else {}
+
+
 def updates() -> dict[str, Any]:
     """Count pending security updates, by the host's package lists, and say whether a reboot is required."""
     lists = any(Path("/var/lib/apt/lists").glob("*_InRelease"))
@@ -325,6 +331,7 @@ def main() -> None:
             "disks": lambda: [disk("/"), disk(settings["data_dir"])],
             "memory": memory,
             "replica": lambda: replica(settings["replication_port"]),
+            "deployment": lambda: deployment(settings["record"]),
             "updates": updates,
             "versions": versions,
         }
