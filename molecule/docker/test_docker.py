@@ -54,3 +54,9 @@ def test_engine_clears_what_it_left_when_it_was_killed(host: Host) -> None:
     host.check_output("systemctl kill --signal=KILL docker")
     host.check_output("timeout 30 sh -c 'while ip link show vethdead; do sleep 0.5; done'")
     host.check_output("timeout 30 sh -c 'until docker info; do sleep 0.5; done'")
+
+
+def test_journal_is_limited(host: Host) -> None:
+    shown = host.check_output("systemd-analyze cat-config systemd/journald.conf")
+    assert "\nSystemMaxUse=1G" in shown
+    assert host.service("systemd-journald").is_running

@@ -191,6 +191,19 @@ def test_job_that_failed_is_followed_up_in_a_container_like_its_own(tmp_path: Pa
     assert "docker run" not in settings(template("unit.j2", **job), "ExecStopPost")[0]
 
 
+def test_job_starts_only_with_room_on_its_disks(tmp_path: Path) -> None:
+    volumes = [f"{tmp_path}:/spool", "named:/cache"]
+    for percent, starts in ((100, True), (1, False)):
+        unit = template("unit.j2", service_type="job", service_volumes=volumes, service_full_percent=percent)
+        (check,) = [words(line) for line in settings(unit, "ExecStartPre") if " room " in line]
+        assert check[1:] == ["room", str(percent), "/", str(tmp_path)]
+        done = subprocess.run([SCRIPT, *check[1:]], capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) is starts
+        assert starts or done.stdout.startswith("Expected the disk of / to be less than 1 % full; got ")
+    assert verified(unit, "web@.service", tmp_path) == ""
+    assert " room " not in template("unit.j2", service_type="job", service_volumes=volumes)
+
+
 def test_start_fails_unless_the_service_answers_in_time(tmp_path: Path) -> None:
     client = no_docker(tmp_path) / "curl"
     answers = [SCRIPT, "answers", "web", "http://127.0.0.1:80/", "1"]

@@ -7,6 +7,7 @@ usage="Usage:
   lost NAME                                           set a container aside that the engine wrongly calls running, or fail
   final NAME STATUS...                                after a daemon that ended with one of these, stop what is part of it
   turn NAME                                           wait until no other job of this name runs
+  room PERCENT FOLDER...                              fail if the disk of a folder is that full
   run NAME INSTANCE COMMAND...                        become a job's command; call it under the job's lock
   ended NAME INSTANCE MEMORY SECONDS [COMMAND...]     clean up after a job; if it failed, say why, also to a command"
 
@@ -69,6 +70,18 @@ turn() {
   flock "/run/$1.lock" true
 }
 
+room() {
+  percent=$1
+  shift
+  for folder; do
+    used=$(df --output=pcent "$folder" | tr --delete --complement 0-9)
+    if [ "${used:-0}" -ge "$percent" ]; then
+      echo "Expected the disk of $folder to be less than $percent % full; got $used %. Make room: du -xhd2 $folder | sort -h | tail"
+      return 1
+    fi
+  done
+}
+
 # Under the lock, which docker then holds, no other container of these jobs has anything left to do.
 run() {
   name=$1 instance=$2
@@ -99,6 +112,6 @@ ended() {
 }
 
 case "${1:-}" in
-  answers | lost | final | turn | run | ended) "$@" ;;
+  answers | lost | final | turn | room | run | ended) "$@" ;;
   *) echo "$usage" >&2 && exit 2 ;;
 esac
