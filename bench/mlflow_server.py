@@ -21,15 +21,15 @@ _START_SECONDS = 120
 
 
 @contextlib.contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Run a server that keeps everything in a folder; yield its URI."""
+def server(folder: Path, artifacts: str = "") -> Iterator[str]:
+    """Run a server that keeps everything in a folder, or its artifacts elsewhere; yield its URI."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--artifacts-destination", str(folder / "artifacts")),
+        *("--artifacts-destination", artifacts or str(folder / "artifacts")),
     ]
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "server.log").open("w") as log:

@@ -60,6 +60,17 @@ def test_deployments_are_recorded_and_nobody_deploys_meanwhile(host: Host, playb
     assert "-e model=logistic_regression -e problem=wine" in history
 
 
+def test_tidying_up_removes_what_was_deleted_long_ago(host: Host, playbook: Playbook) -> None:
+    early = playbook("playbooks/gc.yml", "-e", "older_than=1h", "-e", "gc_delete=true")
+    assert early.returncode != 0
+    assert "expected at least 168h" in " ".join(early.stdout.split())
+    before = experiments(host)
+    removed = playbook("playbooks/gc.yml", "-e", "gc_delete=true")
+    assert removed.returncode == 0, removed.stdout
+    assert "Freed: 0.0 MiB" in removed.stdout
+    assert experiments(host) == before
+
+
 def test_host_that_lost_its_database_gets_it_back(host: Host) -> None:
     before = experiments(host)
     assert len(before) > 1

@@ -25,8 +25,8 @@ ASKED = (
     "http://127.0.0.1:8502/ping",
 )
 STEADY = 6.0  # seconds, longer than it takes from a fault until what it hits has stopped answering
-# Seconds from a fault until all services answer: `make test` runs other jobs beside it and allows more.
-BACK_AFTER = float(os.environ.get("BACK_AFTER", "15"))
+# Seconds from a fault until all services answer; `make test` runs other jobs beside it and allows more.
+BACK_AFTER = float(os.environ.get("BACK_AFTER", "40"))
 LOST_AT_MOST = 1.5  # seconds of writes, if the host and its disks are gone
 
 

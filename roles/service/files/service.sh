@@ -76,7 +76,8 @@ room() {
   for folder; do
     used=$(df --output=pcent "$folder" | tr --delete --complement 0-9)
     if [ "${used:-0}" -ge "$percent" ]; then
-      echo "Expected the disk of $folder to be less than $percent % full; got $used %. Make room: du -xhd2 $folder | sort -h | tail"
+      echo "Expected the disk of $folder to be less than $percent % full; got $used %."
+      echo "Make room: playbooks/gc.yml shows what MLflow could do without, du -xhd2 $folder what is large."
       return 1
     fi
   done

@@ -1,0 +1,179 @@
+"""What MLflow could do without: found and removed on a real server, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from bench.mlflow_server import server
+from tests.stage import Stage, mlflow
+
+from .project import ROOT, read_yaml, render, role_variables
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+SCRIPT = (ROOT / "roles/mlflow/files/gc.py").read_text()
+HOUR = 3600 * 1000
+
+
+@pytest.fixture(scope="module", params=["bucket", "folder"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An MLflow server with its artifacts in a bucket, or on disk."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "folder":
+            with server(folder) as uri:
+                yield Stage(uri, folder, mlflow.MlflowClient(uri))
+            return
+        store = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        store.start()
+        host, port = store.get_host_and_port()
+        for name in ("ID", "SECRET"):
+            patch.setenv(f"AWS_{'ACCESS_KEY_ID' if name == 'ID' else 'SECRET_ACCESS_KEY'}", "test")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="mlstack")
+        with server(folder, "s3://mlstack/artifacts") as uri:
+            yield Stage(uri, folder, mlflow.MlflowClient(uri))
+        store.stop()
+
+
+def run_with_artifact(stage: Stage, size: int = 2**20) -> str:
+    """Log a run with a file, and return its id."""
+    run = str(stage.client.create_run("0").info.run_id)
+    stage.client.log_text(run, "x" * size, "plots/a.txt")
+    return run
+
+
+def has_artifact(stage: Stage, run: str) -> bool:
+    """Look for the file through MLflow."""
+    return [one.path for one in stage.client.list_artifacts(run, "plots")] == ["plots/a.txt"]
+
+
+def orphan(stage: Stage) -> str:
+    """Make artifacts whose run is unknown, as a database that was put back has them; return the run's id."""
+    before = stage.snapshot(stage.folder / "before.db")
+    run = run_with_artifact(stage)
+    stage.restore(before)
+    return run
+
+
+def gc(stage: Stage, older_than: int = 0, *, delete: bool = False, orphans: bool = False) -> tuple[int, str]:
+    """Run the script; return its status and what it said, on one line."""
+    asked = {"url": stage.uri, "older_than": older_than, "delete": delete, "orphans": orphans}
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{stage.folder}/mlflow.db"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(asked)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def exists(stage: Stage, run: str) -> bool:
+    try:
+        stage.client.get_run(run)
+    except mlflow.MlflowException:
+        return False
+    return True
+
+
+def test_only_what_was_deleted_long_ago_goes_and_only_if_asked(stage: Stage) -> None:
+    kept, deleted = run_with_artifact(stage), run_with_artifact(stage)
+    stage.client.delete_run(deleted)
+    status, said = gc(stage)
+    assert status == 0, said
+    assert f"runs and models: 1 1.0 MiB {deleted}" in said
+    assert "Freed" not in said
+    assert exists(stage, deleted)
+    assert "runs and models: 0 0.0 MiB" in gc(stage, older_than=1, delete=True)[1]
+    assert exists(stage, deleted)
+    status, said = gc(stage, delete=True)
+    assert status == 0, said
+    assert "Freed: 1.0 MiB" in said
+    assert not exists(stage, deleted)
+    assert has_artifact(stage, kept)
+
+
+def test_version_with_an_alias_is_never_touched(stage: Stage) -> None:
+    run = run_with_artifact(stage)
+    stage.client.create_registered_model("wine")
+    source = f"{stage.client.get_run(run).info.artifact_uri}/plots"
+    version = stage.client.create_model_version("wine", source, run).version
+    stage.promote("wine", version)
+    stage.client.delete_run(run)
+    assert "whose run or model is deleted: 1 wine v1" in gc(stage)[1]
+    status, said = gc(stage, delete=True)
+    assert status != 0
+    assert "Expected no version with an alias among what is to go; got wine v1." in said
+    assert has_artifact(stage, run)
+    stage.client.restore_run(run)
+    assert gc(stage, delete=True)[0] == 0
+    assert has_artifact(stage, run)
+
+
+def test_artifacts_that_nothing_knows_go_only_if_asked_for(stage: Stage) -> None:
+    kept = run_with_artifact(stage)
+    gone = orphan(stage)
+    listed = f"no run, model or trace: 1 1.0 MiB 0/{gone}"
+    assert listed in gc(stage, delete=True)[1]
+    status, said = gc(stage, delete=True, orphans=True)
+    assert status == 0, said
+    assert listed in said
+    assert "no run, model or trace: 0" in gc(stage)[1]
+    assert has_artifact(stage, kept)
+
+
+def test_model_of_a_run_that_is_gone_goes_after_it_unless_a_version_is_made_of_it(stage: Stage) -> None:
+    run = run_with_artifact(stage)
+    used, left = (stage.client.create_logged_model("0", source_run_id=run).model_id for _ in range(2))
+    stage.client.create_registered_model("iris")
+    stage.client.create_model_version("iris", f"models:/{used}", model_id=used)
+    stage.client.delete_run(run)
+    assert gc(stage, delete=True)[0] == 0
+    said = gc(stage, delete=True)[1]
+    assert f"Models whose run is gone: 1 {left}" in said
+    assert "not in the store: 1 iris v1" in said
+    assert gc(stage, delete=True)[0] == 0
+    assert stage.client.get_logged_model(used)
+    with pytest.raises(mlflow.MlflowException):
+        stage.client.get_logged_model(left)
+
+
+def test_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    nobody = Stage("http://127.0.0.1:9", tmp_path, mlflow.MlflowClient("http://127.0.0.1:9"))
+    status, said = gc(nobody, delete=True)
+    assert status == 1
+    assert "refused" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, ""),
+        ({"mlflow_gc_older_than": "yesterday"}, "expected days or hours"),
+        ({"mlflow_gc_older_than": "7d", "mlflow_gc_delete": True}, ""),
+        ({"mlflow_gc_older_than": "6d"}, ""),
+        ({"mlflow_gc_older_than": "6d", "mlflow_gc_delete": True}, "expected at least 168h"),
+        (
+            {"mlflow_gc_older_than": "1h", "mlflow_gc_delete": True, "mlflow_gc_within_retention": True},
+            "",
+        ),
+    ],
+)
+def test_what_a_point_in_time_needs_is_kept(variables: dict[str, object], told: str) -> None:
+    (refuse, *_) = read_yaml(ROOT / "roles/mlflow/tasks/gc.yml")
+    expression = refuse["vars"]["__mlflow_gc_problem"].strip()[2:-2]
+    problem = render(expression, role_variables("mlflow") | {"mlflow_gc_retention": "168h"} | variables)
+    assert told in problem
+    assert bool(told) is bool(problem)
