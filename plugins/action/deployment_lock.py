@@ -93,8 +93,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _ask(self, **asked: Any) -> dict[str, Any]:  # noqa: ANN401 (what it asks is JSON)
         """Run the script on the host."""
-        words = ["python3", "-c", self.script, json.dumps(asked | self.files)]
-        answer = self._low_level_execute_command(shlex.join(words))
+        # Through standard input, because sudo writes each command to the journal.
+        words = ["python3", "-", json.dumps(asked | self.files)]
+        answer = self._low_level_execute_command(shlex.join(words), in_data=self.script.encode())
         if answer["rc"] != 0:
             said = (answer["stderr"] or answer["stdout"]).strip().splitlines()
             raise AnsibleActionFail(
