@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -136,6 +137,7 @@ def control(tmp_path: Path) -> Iterator[Control]:
     for run in machine.runs:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
+        with contextlib.suppress(ValueError):  # its output was read
             run.communicate()
     machine.wait(lambda: not list(tmp_path.glob("mlstack-deployment.*")))
 
