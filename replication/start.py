@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replication.litestream import Replica
     from replication.store import Store
 
-_IDENTITY = "generation.json"
+IDENTITY = "generation.json"
 _LATEST = "latest"
 
 
@@ -101,7 +101,7 @@ def _restore(replica: Replica, store: Store, host: Host, held: Held | None, *, a
     if at and not found:
         raise StartError("expected a replica to restore; got an empty place. Nothing was changed.")
     lease = take(store, held, host, source, found)
-    aside = _move_aside(replica) if at else ""
+    aside = move_aside(replica.database) if at else ""
     _note(replica, lease)
     if not found:
         return Started("fresh", lease, "There is no replica: the database starts fresh.")
@@ -143,10 +143,16 @@ def _found(replica: Replica, lease: Lease, part: Path, at: str) -> tuple[str, st
     return "", ""
 
 
-def _move_aside(replica: Replica) -> str:
-    """Move the database and what belongs to it into a folder; return where it is, for people."""
-    folder = replica.database.parent
-    files = [path for path in folder.glob(f"{replica.database.name}*") if not path.name.endswith(".restored")]
+def move_aside(database: Path, *more: Path) -> str:
+    """Move a database and what belongs to it into a folder; return where it is, for people.
+
+    Args:
+        database: The SQLite file; those of its log go with it, and what is to take its place does not.
+        more: Further files, if they are there.
+    """
+    folder = database.parent
+    files = [path for path in folder.glob(f"{database.name}*") if not path.name.endswith(".restored")]
+    files += [path for path in more if path.exists()]
     if not files:
         return ""
     aside = folder / f"before-restore-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
@@ -208,13 +214,13 @@ def _ways(replica: Replica) -> str:
 
 
 def _generation(replica: Replica) -> str:
-    path = replica.state / _IDENTITY
+    path = replica.state / IDENTITY
     return str(json.loads(path.read_text())["generation"]) if path.exists() else ""
 
 
 def _note(replica: Replica, lease: Lease) -> None:
     """Write beside the database which generation it is; before the database, as one without it is foreign."""
     replica.state.mkdir(parents=True, exist_ok=True)
-    part = replica.state / f"{_IDENTITY}.part"
+    part = replica.state / f"{IDENTITY}.part"
     part.write_text(json.dumps({"generation": lease.generation}))
-    part.replace(replica.state / _IDENTITY)
+    part.replace(replica.state / IDENTITY)

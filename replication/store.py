@@ -1,16 +1,18 @@
-"""Stores: where copies are kept. Small objects by key, with the conditional writes that a lease needs."""
+"""Stores: where copies are kept. Files by key, and small objects with the conditional writes of a lease."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
+import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +45,22 @@ class Store(Protocol):
     def replace(self, key: str, body: bytes, etag: str) -> bool:
         """Write an object whose content must still be that of ``etag``; return whether it was written."""
 
+    def keys(self) -> list[str]:
+        """Return the keys of all objects, sorted."""
+
+    def upload(self, path: Path, key: str) -> None:
+        """Write an object with a file's content, whatever was there."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's content to a file.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+
 
 class S3Store:
     """A prefix of a bucket.
@@ -72,6 +90,35 @@ class S3Store:
     def replace(self, key: str, body: bytes, etag: str) -> bool:
         """Write an object whose content must still be that of ``etag``; return whether it was written."""
         return self._put(key, body, IfMatch=etag)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all objects, sorted."""
+        root = self._key("")
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=root)
+        return [found["Key"].removeprefix(root) for page in pages for found in page.get("Contents", [])]
+
+    def upload(self, path: Path, key: str) -> None:
+        """Write an object with a file's content, whatever was there."""
+        self._client.upload_file(str(path), self._bucket, self._key(key))
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's content to a file.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - a folder needs no boto3
+
+        try:
+            self._client.download_file(self._bucket, self._key(key), str(path))
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                raise FileNotFoundError(f"s3://{self._bucket}/{self._key(key)}") from None
+            raise
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
     def _put(self, key: str, body: bytes, **condition: str) -> bool:
         from botocore.exceptions import ClientError  # noqa: PLC0415 - a folder needs no boto3
@@ -119,6 +166,31 @@ class FolderStore:
             found = self.get(key)
             return found is not None and found.etag == etag and self._write(key, body)
 
+    def keys(self) -> list[str]:
+        """Return the keys of all objects, sorted."""
+        files = (path for path in self._root.rglob("*") if path.is_file() and path.suffix != ".lock")
+        return sorted(str(path.relative_to(self._root)) for path in files)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Write an object with a file's content, whatever was there."""
+        with path.open("rb") as source:
+            self._write(key, source)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's content to a file.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        shutil.copyfile(self._root / key, path)
+
+    def delete(self, key: str) -> None:
+        """Delete an object, and the folders that it leaves empty."""
+        path = self._root / key
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()
+
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         path = self._root / f"{key}.lock"
@@ -132,12 +204,28 @@ class FolderStore:
         with tempfile.NamedTemporaryFile(dir=self._root) as probe:
             return Path(probe.name).stat().st_mtime
 
-    def _write(self, key: str, body: bytes) -> bool:
+    def _write(self, key: str, body: bytes | IO[bytes]) -> bool:
         """Replace a file at once, so that a reader or a power cut sees the old or the new content."""
         path = self._root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-            part.write(body)
+            shutil.copyfileobj(io.BytesIO(body) if isinstance(body, bytes) else body, part)
             part.flush()
             os.fsync(part.fileno())
         Path(part.name).replace(path)
         return True
+
+
+def store_at(place: str, region: str = "") -> Store:
+    """Return the store of a place.
+
+    Args:
+        place: ``s3://BUCKET/PREFIX``, or a folder.
+        region: The bucket's; empty for the one that the environment names.
+    """
+    if not place.startswith("s3://"):
+        return FolderStore(Path(place))
+    import boto3  # noqa: PLC0415 - a folder needs none
+
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    return S3Store(bucket, prefix, boto3.client("s3", region_name=region or None))

@@ -1,0 +1,110 @@
+"""The database: a copy that is consistent while MLflow writes, and what is in one."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_COUNTED = {
+    "experiments": "select count(*) from experiments where lifecycle_stage = 'active'",
+    "runs": "select count(*) from runs where lifecycle_stage = 'active'",
+    "models": "select count(*) from registered_models",
+    "versions": "select count(*) from model_versions where current_stage != 'Deleted_Internal'",
+}
+_BEFORE = """
+select 'run ' || run_uuid from runs where start_time < :before and (:deleted or lifecycle_stage = 'active')
+union select 'experiment ' || experiment_id from experiments
+    where creation_time < :before and (:deleted or lifecycle_stage = 'active')
+union select 'version ' || version || ' of ' || name from model_versions
+    where creation_time < :before and (:deleted or current_stage != 'Deleted_Internal')
+"""
+# Litestream's own tables: a database that has them must not be replicated as another line.
+_FOREIGN = r"select name from sqlite_master where type = 'table' and name like '\_litestream\_%' escape '\'"
+
+
+class DatabaseError(Exception):
+    """The database is not there, is damaged, or is not MLflow's."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is in a database.
+
+    Attributes:
+        schema: Its version, as MLflow's migrations name it.
+        counts: How many experiments, runs, models and versions of models it has; deleted ones don't count.
+        champions: The champion's version of each model that has one.
+    """
+
+    schema: str
+    counts: dict[str, int]
+    champions: dict[str, str]
+
+    @property
+    def said(self) -> str:
+        """The counts, for people."""
+        return ", ".join(f"{number} {name}" for name, number in self.counts.items())
+
+
+def copy(source: Path, to: Path) -> None:
+    """Copy a database that may be in use, in one step, so that no write of another process starts it anew.
+
+    Args:
+        source: The SQLite file.
+        to: Where to; it must not exist. Whoever has it open there needs no file beside it.
+
+    Raises:
+        DatabaseError: There is no database.
+    """
+    if not source.exists() or not source.stat().st_size:
+        raise DatabaseError(
+            f"expected MLflow's database {source}; got none. Start MLflow once, then try again."
+        )
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True)) as live,
+        closing(sqlite3.connect(to)) as made,
+    ):
+        live.backup(made)
+        for (table,) in made.execute(_FOREIGN).fetchall():
+            made.execute(f'drop table "{table}"')
+        made.commit()
+        made.execute("pragma journal_mode=delete")
+
+
+def look(path: Path) -> Content:
+    """Check all of a database that nobody has open, and say what is in it.
+
+    Raises:
+        DatabaseError: It is damaged, or not MLflow's.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as opened:
+            (found,) = opened.execute("pragma integrity_check(1)").fetchone()
+            if found != "ok":
+                raise DatabaseError(f"expected a sound database {path.name}; got: {found}")
+            (schema,) = opened.execute("select version_num from alembic_version").fetchone() or ("",)
+            counts = {name: int(opened.execute(query).fetchone()[0]) for name, query in _COUNTED.items()}
+            champions = opened.execute(
+                "select name, version from registered_model_aliases where alias = 'champion' order by name"
+            )
+            return Content(schema, counts, {name: str(version) for name, version in champions})
+    except sqlite3.DatabaseError as error:
+        raise DatabaseError(f"expected a sound database of MLflow's, {path.name}; got: {error}") from error
+
+
+def ids_before(path: Path, before: int, *, deleted: bool = False) -> set[str]:
+    """Name the runs, experiments and versions of models that a database got before a time.
+
+    Args:
+        path: The SQLite file; it may be in use.
+        before: The time, in milliseconds since 1970.
+        deleted: Whether those count that were deleted, but are still there.
+    """
+    with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as opened:
+        found = opened.execute(_BEFORE, {"before": before, "deleted": deleted})
+        return {name for (name,) in found}

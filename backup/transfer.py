@@ -1,0 +1,115 @@
+"""Transfer: a set and its artifacts as one tar file, from host to host, whatever their stores are."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING
+
+from backup.restore import check_version, put
+from backup.sets import ARTIFACTS, DATABASE, MANIFEST, BackupError, Manifest, check, read_list, working
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from backup.sets import Host, Sets
+
+# In this order, so that what is wrong is known before the first artifact.
+_FIRST = (MANIFEST, DATABASE, ARTIFACTS)
+_BELOW = "artifacts/"
+
+
+def export(sets: Sets, name: str, host: Host, to: Path) -> str:
+    """Write a set, and the artifacts as they were then, to a tar file.
+
+    Args:
+        sets: Where the set is.
+        name: Its name.
+        host: Whose artifacts.
+        to: The file; one that is there is replaced.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        BackupError: There is no such set, or it is damaged.
+    """
+    missing = 0
+    with sets.opened(name) as (manifest, database, artifacts), tarfile.open(to, "w") as tar:
+        with working(to.parent) as folder:
+            manifest.write(folder / MANIFEST)
+            for path in (folder / MANIFEST, database, artifacts):
+                tar.add(path, path.name)
+        for artifact in read_list(artifacts):
+            member = tarfile.TarInfo(_BELOW + artifact.key)
+            member.size = artifact.size
+            try:
+                with host.artifacts.open(artifact) as content:
+                    tar.addfile(member, content)
+            except FileNotFoundError:
+                missing += 1
+    gone = f" {missing} of its artifacts are gone, so they are not in it." if missing else ""
+    count = manifest.artifacts["count"] - missing
+    return f"Backup {manifest.name}, {manifest.content.said}, with {count} artifacts.{gone}"
+
+
+def bring_in(path: Path, host: Host) -> str:
+    """Put an exported set in the place of a database that nothing has open, and its artifacts into the store.
+
+    Args:
+        path: The tar file.
+        host: Where it goes.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        BackupError: The file is not an export, is cut off, or is a later MLflow's. The database is as it was.
+        DatabaseError: Its database is damaged. The database is as it was.
+    """
+    try:
+        with working(host.work) as folder, tarfile.open(path, "r:") as tar:
+            for name in _FIRST:
+                _take(tar, name, folder / name)
+            manifest = Manifest.read(folder / MANIFEST)
+            check(manifest, folder / DATABASE, folder / ARTIFACTS)
+            check_version(manifest)
+            listed = {found.key: found for found in read_list(folder / ARTIFACTS)}
+            there = {found.key: found for found in host.artifacts.list()}
+            written = 0
+            while member := tar.next():
+                key = member.name.removeprefix(_BELOW)
+                if key not in listed or not _is_below(key) or member.size != listed[key].size:
+                    raise BackupError(
+                        f"expected artifacts of the list only; got {member.name}: the file is damaged."
+                    )
+                if key in there and there[key] == replace(listed[key], version=there[key].version):
+                    continue
+                host.artifacts.write(key, _open(tar, member))
+                written += 1
+            aside = put(folder / DATABASE, host)
+    except tarfile.TarError as error:
+        raise BackupError(f"expected a whole file of playbooks/export.yml; got: {error}") from error
+    return (
+        f"The database is that of backup {manifest.name}, made on {manifest.host} at {manifest.when}: "
+        f"{manifest.content.said}. {written} artifacts were written.{aside}"
+    )
+
+
+def _take(tar: tarfile.TarFile, name: str, to: Path) -> None:
+    member = tar.next()
+    if member is None or member.name != name:
+        got = member.name if member else "the end"
+        raise BackupError(f"expected {name} in a file of playbooks/export.yml; got {got}.")
+    with _open(tar, member) as content, to.open("wb") as made:
+        shutil.copyfileobj(content, made)
+
+
+def _open(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    return tar.extractfile(member) or io.BytesIO()
+
+
+def _is_below(key: str) -> bool:
+    return not key.startswith("/") and ".." not in key.split("/")
