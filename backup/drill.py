@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from backup.artifacts import Artifact
     from backup.sets import Host, Manifest, Sets
 
 _RUNS, _ARTIFACTS = 20, 10  # how large the samples are
@@ -61,6 +62,7 @@ def drill(sets: Sets, name: str, host: Host, live: str) -> str:
         runs = _sample(
             [one for one in sorted(ids_before(database, then(manifest))) if one.startswith("run ")], _RUNS
         )
+        sample = _sample(list(read_list(artifacts)), _ARTIFACTS)
         with serving(database, host.place) as url:
             restored, running = Server(url), Server(live)
             if (found := restored.counts()) != {key: manifest.content.counts[key] for key in found}:
@@ -68,28 +70,11 @@ def drill(sets: Sets, name: str, host: Host, live: str) -> str:
             _compare_champions(manifest, restored, running)
             for run in runs:
                 _compare_run(run.removeprefix("run "), restored, running)
-            sample = _sample(list(read_list(artifacts)), _ARTIFACTS)
-            gone = 0
-            for artifact in sample:
-                here, there = restored.checksum(artifact.key), running.checksum(artifact.key)
-                if here != there:
-                    raise DrillError(
-                        f"expected artifact {artifact.key} as the running MLflow has it; got another."
-                    )
-                try:
-                    with host.artifacts.open(artifact) as content:
-                        kept = checksum(content)
-                except FileNotFoundError:
-                    gone += 1
-                    continue
-                if not artifact.version and kept != there:
-                    raise DrillError(
-                        f"expected artifact {artifact.key} as it is in the store; MLflow gives another."
-                    )
-            if sample and gone == len(sample):
-                raise DrillError(
-                    f"expected the artifacts of backup {name}; got none of {gone} that were asked for."
-                )
+            gone = _compare_artifacts(sample, host, (restored, running))
+        if sample and gone == len(sample):
+            raise DrillError(
+                f"expected the artifacts of backup {name}; got none of {gone} that were looked for."
+            )
     said = f" {gone} of these artifacts are gone since." if gone else ""
     return (
         f"MLflow starts on backup {name}, of {manifest.when}, with {manifest.content.said}. "
@@ -193,6 +178,25 @@ def _compare_run(run: str, restored: Server, running: Server) -> None:
     if there and (_facts(here) - _facts(there)):
         few = sorted(fact[0] for fact in _facts(here) - _facts(there))[:3]
         raise DrillError(f"expected run {run} as the running MLflow has it; it differs in {', '.join(few)}.")
+
+
+def _compare_artifacts(sample: Sequence[Artifact], host: Host, servers: Sequence[Server]) -> int:
+    """Compare the checksums of artifacts; return how many are gone for ever."""
+    now = {found.key: found for found in host.artifacts.list()}
+    gone = 0
+    for artifact in sample:
+        try:
+            with host.artifacts.open(artifact) as content:
+                kept = checksum(content)
+        except FileNotFoundError:
+            gone += 1
+            continue
+        # MLflow gives only what has not been changed or deleted since.
+        if now.get(artifact.key) == artifact and {server.checksum(artifact.key) for server in servers} != {
+            kept
+        }:
+            raise DrillError(f"expected artifact {artifact.key} as the store has it; MLflow gives another.")
+    return gone
 
 
 def _facts(run: dict[str, Any]) -> set[tuple[str, ...]]:

@@ -1,7 +1,5 @@
 """Health: what a replication says of itself over HTTP, to systemd, to people and to monitoring."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

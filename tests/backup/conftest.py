@@ -1,4 +1,4 @@
-"""A platform to back up: a real MLflow on SQLite whose artifacts are in a bucket with versions, and a store."""
+"""A platform to back up: a real MLflow on SQLite, its artifacts in a bucket with versions; and stores."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class Platform:
         """Call the REST API."""
         return self._send("POST", f"/api/2.0/mlflow/{path}", json.dumps(body).encode())
 
+    def experiment(self) -> str:
+        """Create an experiment; return its id."""
+        return str(self.post("experiments/create", name=str(time.time_ns()))["experiment_id"])
+
     def log(self, experiment: str, content: bytes) -> str:
         """Log a run with a parameter, a metric and an artifact; return its id."""
         now = int(time.time() * 1000)
@@ -53,11 +57,17 @@ class Platform:
         """Return the key of a run's artifact."""
         return f"{experiment}/{run}/artifacts/model.skops"
 
+    def stored(self, key: str) -> bytes:
+        """Read what is in the bucket now."""
+        to = io.BytesIO()
+        self.client.download_fileobj("artifacts", f"mlflow/{key}", to)
+        return to.getvalue()
+
     def _send(self, method: str, path: str, body: bytes) -> dict[str, Any]:
-        message = urllib.request.Request(
+        message = urllib.request.Request(  # noqa: S310
             self.url + urllib.parse.quote(path), body, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(message, timeout=60) as answer:
+        with urllib.request.urlopen(message, timeout=60) as answer:  # noqa: S310
             return dict(json.loads(answer.read() or b"{}"))
 
 
@@ -80,7 +90,12 @@ def running(keys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
     client.put_bucket_versioning(Bucket="artifacts", VersioningConfiguration={"Status": "Enabled"})
     disk = tmp_path_factory.mktemp("host")
     host = Host(
-        "one", disk / "mlflow.db", disk / "backup", Bucket("artifacts", "mlflow", client), PLACE, {"name": "x"}
+        "one",
+        disk / "mlflow.db",
+        disk / "backup",
+        Bucket("artifacts", "mlflow", client),
+        PLACE,
+        {"name": "x"},
     )
     with serving(host.database, PLACE) as url:
         platform = Platform(url, host, client)
@@ -102,10 +117,3 @@ def platform(running: Platform, tmp_path: Path) -> Platform:
 @pytest.fixture
 def sets(store: Store, tmp_path: Path) -> Sets:  # noqa: F811
     return Sets(store, tmp_path / "work")
-
-
-def content(platform: Platform, key: str) -> bytes:
-    """Read what is in the store of artifacts now."""
-    to = io.BytesIO()
-    platform.client.download_fileobj("artifacts", f"mlflow/{key}", to)
-    return to.getvalue()

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from backup.sets import Sets
     from replication.store import Store
-
-    from .conftest import Platform
+    from tests.backup.conftest import Platform
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +40,7 @@ def test_a_set_holds_what_the_database_has_and_names_the_artifacts(sets: Sets, p
     assert all(found.version and found.etag for found in listed.values())
     with pytest.raises(BackupError, match="expected a new name; got mine, which is taken"):
         sets.save(platform.host, "again", "mine")
-    with pytest.raises(BackupError, match="got '../up'"):
+    with pytest.raises(BackupError, match=r"got '\.\./up'"):
         sets.save(platform.host, "elsewhere", "../up")
     with pytest.raises(BackupError, match=r"named other; got none. There are, at the end: mine"):
         sets.manifest("other")
@@ -49,7 +48,9 @@ def test_a_set_holds_what_the_database_has_and_names_the_artifacts(sets: Sets, p
 
 
 @pytest.mark.parametrize("file", ["mlflow.db", "artifacts.jsonl.gz"])
-def test_what_is_damaged_is_told(sets: Sets, store: Store, platform: Platform, tmp_path: Path, file: str) -> None:
+def test_what_is_damaged_is_told(
+    sets: Sets, store: Store, platform: Platform, tmp_path: Path, file: str
+) -> None:
     sets.save(platform.host, "a test", "mine")
     path = tmp_path / file
     store.download(f"mine/{file}", path)
@@ -57,7 +58,10 @@ def test_what_is_damaged_is_told(sets: Sets, store: Store, platform: Platform, t
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     store.upload(path, f"mine/{file}")
-    with pytest.raises(BackupError, match=f"expected {file} of backup mine with checksum"), sets.opened("mine"):
+    with (
+        pytest.raises(BackupError, match=f"expected {file} of backup mine with checksum"),
+        sets.opened("mine"),
+    ):
         pass
     store.delete(f"mine/{file}")
     with pytest.raises(BackupError, match=f"expected {file} in backup mine; got none"), sets.opened("mine"):
@@ -104,7 +108,9 @@ def test_a_copy_is_consistent_while_others_write(tmp_path: Path) -> None:
             copy(live, to := tmp_path / f"{number}.db")
             with closing(sqlite3.connect(to)) as opened:
                 assert opened.execute("pragma integrity_check").fetchall() == [("ok",)]
-                assert opened.execute("select (select count(*) from a) = (select count(*) from b)").fetchone() == (1,)
+                assert opened.execute(
+                    "select (select count(*) from a) = (select count(*) from b)"
+                ).fetchone() == (1,)
                 names = {name for (name,) in opened.execute("select name from sqlite_master")}
                 assert names == {"a", "b"}
                 assert opened.execute("pragma journal_mode").fetchone() == ("delete",)
@@ -142,7 +148,9 @@ def test_the_timers_sets_are_thinned_out_and_named_ones_stay(
     assert sets.prune((3, 2, 3)) == []
 
 
-def test_a_folder_keeps_no_versions_and_the_set_says_so(sets: Sets, platform: Platform, tmp_path: Path) -> None:
+def test_a_folder_keeps_no_versions_and_the_set_says_so(
+    sets: Sets, platform: Platform, tmp_path: Path
+) -> None:
     artifacts = tmp_path / "artifacts"
     empty = sets.save(replace(platform.host, artifacts=Folder(artifacts)), "a test", "empty")
     assert empty.without_versions == ""

@@ -14,6 +14,8 @@ LAYERS: dict[str, set[str]] = {
     "training": {"serving"},
     "scoring": {"serving"},
     "streamlit_app": {"serving"},
+    "replication": set(),
+    "backup": {"replication"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

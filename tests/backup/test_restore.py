@@ -1,0 +1,202 @@
+"""Restore, export and import: what was there moves aside, and what is refused changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backup.artifacts import Folder
+from backup.database import DatabaseError, copy, look
+from backup.restore import check_empty, restore
+from backup.sets import BackupError
+from backup.transfer import bring_in, export
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from backup.sets import Host, Sets
+    from tests.backup.conftest import Platform
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def stopped(platform: Platform, tmp_path: Path) -> Host:
+    """A host with a copy of the database, as it is once MLflow has stopped."""
+    database = tmp_path / "host" / "mlflow.db"
+    database.parent.mkdir()
+    copy(platform.host.database, database)
+    (database.parent / "backend").write_text("sqlite 3.0.0\n")
+    (database.parent / "replication").mkdir()
+    (database.parent / "replication/generation.json").write_text("{}")
+    return replace(platform.host, database=database)
+
+
+def rename(database: Path, name: str) -> None:
+    with closing(sqlite3.connect(database)) as opened, opened:
+        opened.execute("update experiments set name = ? where name = 'wine'", (name,))
+
+
+def names(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as opened:
+        return [name for (name,) in opened.execute("select name from experiments where experiment_id = 1")]
+
+
+def test_a_set_takes_the_place_of_what_is_there(sets: Sets, platform: Platform, stopped: Host) -> None:
+    experiment = platform.experiment()
+    deleted, changed = (
+        platform.key(experiment, platform.log(experiment, body))
+        for body in (b"to be deleted", b"to be changed")
+    )
+    sets.save(stopped, "a test", "mine")
+    rename(stopped.database, "a mistake")
+    platform.client.delete_object(Bucket="artifacts", Key=f"mlflow/{deleted}")
+    platform.client.put_object(Bucket="artifacts", Key=f"mlflow/{changed}", Body=b"changed")
+    said = restore(sets, "mine", stopped)
+    assert "2 artifacts that were changed or deleted since are back." in said
+    assert [platform.stored(key) for key in (deleted, changed)] == [b"to be deleted", b"to be changed"]
+    assert names(stopped.database) == ["wine"]
+    (aside,) = stopped.database.parent.glob("before-restore-*")
+    assert f"What was there is in {aside.name}." in said
+    assert {path.name for path in aside.iterdir()} == {"mlflow.db", "backend", "generation.json"}
+    assert names(aside / "mlflow.db") == ["a mistake"]
+    # The next start begins a line of its own, and the next deployment migrates.
+    assert [path.name for path in (stopped.database.parent / "replication").iterdir()] == ["begin-anew"]
+    assert not (stopped.database.parent / "backend").exists()
+    with closing(sqlite3.connect(stopped.database)) as opened:
+        assert opened.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_a_later_mlflows_set_is_refused(
+    sets: Sets, stopped: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("backup.sets.mlflow_version", lambda: "99.1.0")
+    sets.save(stopped, "a test", "mine")
+    before = stopped.database.read_bytes()
+    with pytest.raises(BackupError, match=r"or earlier; got mine, of 99.1.0"):
+        restore(sets, "mine", stopped)
+    export(sets, "mine", stopped, tmp_path / "mine.tar")
+    with pytest.raises(BackupError, match=r"or earlier; got mine, of 99.1.0"):
+        bring_in(tmp_path / "mine.tar", stopped)
+    assert stopped.database.read_bytes() == before
+    assert not list(stopped.database.parent.glob("before-restore-*"))
+
+
+def test_without_versions_what_is_gone_is_told(sets: Sets, stopped: Host, tmp_path: Path) -> None:
+    host = replace(stopped, artifacts=Folder(tmp_path / "artifacts"))
+    (tmp_path / "artifacts").mkdir()
+    for name in "ab":
+        (tmp_path / "artifacts" / name).write_bytes(b"model")
+    sets.save(host, "a test", "mine")
+    (tmp_path / "artifacts/a").unlink()
+    assert "1 that were changed or deleted since are not: no old version is kept." in restore(
+        sets, "mine", host
+    )
+
+
+def test_a_set_goes_from_host_to_host_as_a_file(
+    sets: Sets, platform: Platform, stopped: Host, tmp_path: Path
+) -> None:
+    experiment = platform.experiment()
+    key = platform.key(experiment, platform.log(experiment, b"as it was"))
+    sets.save(platform.host, "a test", "mine")
+    platform.client.put_object(Bucket="artifacts", Key=f"mlflow/{key}", Body=b"changed")
+    file = tmp_path / "mine.tar"
+    assert "Backup mine, " in export(sets, "mine", stopped, file)
+    other = replace(
+        stopped,
+        database=tmp_path / "other" / "mlflow.db",
+        artifacts=Folder(tmp_path / "other" / "artifacts"),
+        place="/a/folder",
+    )
+    other.database.parent.mkdir()
+    check_empty(other)
+    assert "made on one at" in bring_in(file, other)
+    assert look(other.database) == sets.manifest("mine").content
+    assert (tmp_path / "other/artifacts" / key).read_bytes() == b"as it was"
+    with pytest.raises(
+        BackupError, match=r"expected a host without experiments of its own; got .*import_replace"
+    ):
+        check_empty(other)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no export", "a way out"])
+def test_a_file_that_is_damaged_is_not_brought_in(
+    sets: Sets, platform: Platform, stopped: Host, tmp_path: Path, damage: str
+) -> None:
+    sets.save(platform.host, "a test", "mine")
+    file, broken = tmp_path / "mine.tar", tmp_path / "broken.tar"
+    export(sets, "mine", stopped, file)
+    body = bytearray(file.read_bytes())
+    if damage == "flipped":
+        body[body.index(b"SQLite format 3") + 5000] ^= 1
+    broken.write_bytes(body[: len(body) // 2] if damage == "truncated" else body)
+    if damage in {"no export", "a way out"}:
+        with tarfile.open(broken, "w") as tar:
+            if damage == "a way out":
+                with tarfile.open(file) as good:
+                    for member in good.getmembers()[:3]:
+                        tar.addfile(member, good.extractfile(member))
+            tar.addfile(tarfile.TarInfo("artifacts/../../out"))
+    before = stopped.database.read_bytes()
+    with pytest.raises((BackupError, DatabaseError)):
+        bring_in(broken, stopped)
+    assert stopped.database.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_program_says_how_it_went(platform: Platform, stopped: Host, tmp_path: Path) -> None:
+    environment = {
+        "BACKUP_TO": str(tmp_path / "sets"),
+        "BACKUP_DATABASE": str(stopped.database),
+        "BACKUP_WORK": str(tmp_path / "work"),
+        "BACKUP_ARTIFACTS": platform.host.place,
+        "BACKUP_REGION": "us-east-1",
+        "BACKUP_HOST": "one",
+        "BACKUP_LIVE": platform.url,
+    }
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "backup", *arguments],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode != 0) is fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def noted(file: str) -> tuple[bool, str]:
+        said = json.loads((tmp_path / "work" / file).read_text())
+        assert said["time"] > 1.7e9
+        return said["ok"], said["text"]
+
+    assert run("list") == "There are no backups yet.\n"
+    assert "got an empty place" in run("drill", fails=True)
+    assert noted("drill.json")[0] is False
+    assert "Backup mine is made and checked: " in run("save", "--name", "mine", "--why", "a test of words")
+    assert noted("last.json")[0]
+    assert "is taken" in run("save", "--name", "mine", fails=True)
+    assert noted("last.json") == (False, "expected a new name; got mine, which is taken. Choose another.")
+    assert "Backup mine is whole" in run("verify")
+    assert run("list").splitlines()[1].startswith("mine  20")
+    run("save", "--timer")
+    rename(stopped.database, "a mistake")
+    assert "The database is that of backup mine" in run("restore", "mine")
+    assert names(stopped.database) == ["wine"]
+    assert "Backup mine, " in run("export", "mine", "--file", str(tmp_path / "mine.tar"))
+    assert "without experiments of its own" in run("import", "--file", str(tmp_path / "mine.tar"), fails=True)
+    assert "made on one at" in run("import", "--file", str(tmp_path / "mine.tar"), "--replace")
+    shutil.rmtree(tmp_path / "sets")
+    assert "expected a backup named mine; got none" in run("restore", "mine", fails=True)
