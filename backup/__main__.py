@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import time
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(argv)
     sets, host = made(os.environ)
+    for left_over in host.work.glob("tmp*"):  # of one that was killed: only one runs at a time
+        shutil.rmtree(left_over, ignore_errors=True)
     began = time.time()
     try:
         text = _run(options, sets, host)

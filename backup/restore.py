@@ -92,7 +92,7 @@ def check_empty(host: Host) -> None:
         said = ", ".join(f"{number} {name}" for name, number in counts.items())
         raise BackupError(
             f"expected a host without experiments of its own; got {said}. Nothing was changed. To put "
-            "the file in their place, and move them aside, add -e import_replace=true."
+            "the file in their place, and move them aside, add -e backup_replace=true."
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
@@ -106,3 +107,42 @@ def test_point_in_time_is_restored_with_leave_to_stop(host: Host, playbook: Play
     assert "What was there is in before-restore-" in back.stdout
     assert experiments(host) == before
     assert host.check_output(f"ls {FOLDER}/before-restore-*/mlflow.db")
+
+
+def test_backup_is_restored_by_name_and_what_was_there_moves_aside(host: Host, playbook: Playbook) -> None:
+    before = experiments(host)
+    made = playbook("playbooks/backup.yml", "-e", "backup=mine")
+    assert made.returncode == 0, made.stdout
+    assert "Backup mine is made and checked" in made.stdout
+    host.check_output(f"{API}/create -H 'Content-Type: application/json' -d '{{\"name\": \"a slip\"}}'")
+    live = playbook("playbooks/restore.yml", "-e", "backup=mine", "-e", "stop=false")
+    assert live.returncode != 0
+    assert "add -e stop=true" in live.stdout
+    assert "a slip" in experiments(host)
+    back = playbook("playbooks/restore.yml", "-e", "backup=mine", "-e", "stop=true")
+    assert back.returncode == 0, back.stdout
+    assert "The database is that of backup mine" in back.stdout
+    assert experiments(host) == before
+
+
+def test_timers_make_a_backup_and_try_it(host: Host) -> None:
+    for timer in ("backup-set", "backup-drill"):
+        assert host.service(f"{timer}.timer").is_running
+    host.check_output("systemctl start backup@set && systemctl start backup@drill")
+    for file in ("last", "drill"):
+        assert json.loads(host.file(f"{FOLDER}/backup/{file}.json").content_string)["ok"]
+
+
+def test_file_goes_to_this_machine_and_back(host: Host, playbook: Playbook, tmp_path: Path) -> None:
+    before = experiments(host)
+    file = tmp_path / "mlstack.tar"
+    away = playbook("playbooks/export.yml", "-e", "backup=mine", "-e", f"file={file}")
+    assert away.returncode == 0, away.stdout
+    refused = playbook("playbooks/import.yml", "-e", f"file={file}", "-e", "stop=true")
+    assert "expected a host without experiments of its own" in refused.stdout
+    back = playbook(
+        "playbooks/import.yml", "-e", f"file={file}", "-e", "stop=true", "-e", "backup_replace=true"
+    )
+    assert back.returncode == 0, back.stdout
+    assert experiments(host) == before
+    assert not host.file("/var/lib/mlstack/transfer").exists

@@ -125,7 +125,7 @@ def test_a_set_goes_from_host_to_host_as_a_file(
     assert look(other.database) == sets.manifest("mine").content
     assert (tmp_path / "other/artifacts" / key).read_bytes() == b"as it was"
     with pytest.raises(
-        BackupError, match=r"expected a host without experiments of its own; got .*import_replace"
+        BackupError, match=r"expected a host without experiments of its own; got .*backup_replace"
     ):
         check_empty(other)
 
@@ -182,7 +182,9 @@ def test_the_program_says_how_it_went(platform: Platform, stopped: Host, tmp_pat
         assert said["time"] > 1.7e9
         return said["ok"], said["text"]
 
+    (tmp_path / "work/tmp-left-over").mkdir(parents=True)
     assert run("list") == "There are no backups yet.\n"
+    assert not list((tmp_path / "work").iterdir())
     assert "got an empty place" in run("drill", fails=True)
     assert noted("drill.json")[0] is False
     assert "Backup mine is made and checked: " in run("save", "--name", "mine", "--why", "a test of words")

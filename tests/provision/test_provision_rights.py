@@ -20,7 +20,8 @@ pytestmark = pytest.mark.provision
 
 HOST = "every-host"
 BUCKET = f"every-{ACCOUNT}-{REGION}"
-PREFIX, REPLICAS = "mlflow-artifacts", "replicas"
+PREFIX, REPLICAS, BACKUPS = "mlflow-artifacts", "replicas", "backups"
+OWN = [PREFIX, REPLICAS, BACKUPS]
 DATA = [(BUCKET, "data/x.csv"), ("company-data", "x.csv"), ("shared-data", "churn/2026/x.csv")]
 
 
@@ -160,20 +161,21 @@ def artifacts(bucket: str) -> dict[str, Any]:
     return {
         "ListArtifacts": {
             "Effect": "Allow",
-            "Action": "s3:ListBucket",
+            "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
             "Resource": f"arn:aws:s3:::{bucket}",
-            "Condition": {"StringLike": {"s3:prefix": [PREFIX, REPLICAS, f"{PREFIX}/*", f"{REPLICAS}/*"]}},
+            "Condition": {"StringLike": {"s3:prefix": [*OWN, *(f"{prefix}/*" for prefix in OWN)]}},
         },
         "ReadAndWriteArtifacts": {
             "Effect": "Allow",
             "Action": [
                 "s3:GetObject",
+                "s3:GetObjectVersion",
                 "s3:PutObject",
                 "s3:DeleteObject",
                 "s3:AbortMultipartUpload",
                 "s3:ListMultipartUploadParts",
             ],
-            "Resource": [f"arn:aws:s3:::{bucket}/{PREFIX}/*", f"arn:aws:s3:::{bucket}/{REPLICAS}/*"],
+            "Resource": [f"arn:aws:s3:::{bucket}/{prefix}/*" for prefix in OWN],
         },
     }
 

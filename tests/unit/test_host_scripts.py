@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -579,6 +580,14 @@ def test_replica_is_told(status: ModuleType, port: int) -> None:
     assert status.replica(port) == {"problem": "", "behind": 2, "generation": "g"}
     Server.hosts.clear()
     assert "403" in status.replica(port)["problem"]
+
+
+def test_backups_are_told(status: ModuleType, tmp_path: Path) -> None:
+    assert status.backups("") == {}
+    assert status.backups(str(tmp_path)) == {"last": {}, "drill": {}}
+    said = {"ok": False, "text": "no", "time": time.time() - 7200, "seconds": 1}
+    (tmp_path / "last.json").write_text(json.dumps(said))
+    assert status.backups(str(tmp_path))["last"] == said | {"hours": 2.0, "since": "2 h"}
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_firewall_memory_and_sandbox_follow(follows: dict[str, Any]) -> None:
     assert follows["__sandbox_ports"]["echo_public_port"] == 8600
     assert "echo_public_port = 8600: another program listens" in follows["taken"]
     assert 'make sandbox ARGS="-e sandbox_scoring_port=9512"' in follows["taken"]
-    assert follows["mlstack_images"] == ["replication", "mlflow", "streamlit", "scoring", "trainer"]
+    assert follows["mlstack_images"] == ["replication", "mlflow", "backup", "streamlit", "scoring", "trainer"]
 
 
 def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:
@@ -173,7 +173,8 @@ def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:
     ]
     assert follows["status_addresses"]["Echo"] == "http://127.0.0.1:8600"
     logs = " ".join(follows["verify_addresses"]["Logs"].split())
-    assert logs == "sudo journalctl -u replication -u mlflow -u streamlit -u scoring -u echo -u 'trainer@*'"
+    daemons = "-u replication -u mlflow -u streamlit -u scoring -u echo"
+    assert logs == f"sudo journalctl {daemons} -u 'backup@*' -u 'trainer@*'"
     assert list(follows["status_units"].items())[-2:] == [
         ("trainer", "mlstack/trainer"),
         ("echo", "mlstack/trainer"),
@@ -239,6 +240,12 @@ def test_each_container_of_the_host_is_verified() -> None:
     assert render("verify_containers", both) == [*names, "dask-worker"]
 
 
+def test_of_the_jobs_the_largest_counts() -> None:
+    on = platform(backup_to="/mnt/backups", backup_memory="64m")
+    assert int(render("aws_memory_needed_mib", on)) == 3904
+    assert int(render("aws_memory_needed_mib", on | {"backup_memory": "2g"})) == 3904 + 512
+
+
 def test_units_of_a_worker_are_its_own() -> None:
     worker = platform(groups=WORKERS, group_names=["workers"], inventory_hostname="other")
     assert render("status_units", worker) == {"dask-worker": "mlstack/trainer"}
@@ -259,7 +266,7 @@ def test_a_team_extends_the_table_in_its_settings() -> None:
     ("entry", "refused"),
     [
         ({"name": "mlflow"}, "mlflow: expected unique names; more than one service has this one"),
-        ({"reaches": ["mlfow"]}, "reports: reaches mlfow: expected one of replication, mlflow, streamlit"),
+        ({"reaches": ["mlfow"]}, "reports: reaches mlfow: expected one of replication, mlflow, backup"),
         ({"reaches": ["cloud"]}, "reports: reaches cloud: expected a fixed address"),
         (
             {"ports": {"a": 1, "b": 2}, "public_ports": {"c": 3}},

@@ -56,6 +56,7 @@ def screen(
         "status_addresses": addresses,
         "status_data_dir": "/var/lib/mlstack",
         "status_replica_in": "s3://a-bucket/replicas",
+        "status_backups_in": "s3://a-bucket/backups",
         "__status_look": answer,
     }
     wanted = role_variables("status") | {
@@ -115,6 +116,7 @@ def test_all_is_well() -> None:
         "http://203.0.113.9:5000",
         "Last deployment   2026-11-23T20:08:40Z, site.yml by ana@desk, ba058e2: ok",
         "0 s behind, in s3://a-bucket/replicas, generation 20261126T120000Z-a1b2c3",
+        "Backups           the last 12 min ago, in s3://a-bucket/backups; tried 3 days ago",
     ):
         assert part in text
 
@@ -164,6 +166,22 @@ def test_it_fits_on_a_screen() -> None:
             lambda found: found["replica"].update(behind=90),
             "the replica is 90 s behind, over 60 (status_replica_seconds) on the host: sudo journalctl -n 50",
         ),
+        (
+            lambda found: found["backups"]["last"].update(ok=False, text="expected a place;\ngot none"),
+            "the last backup failed: expected a place; got none ansible-playbook playbooks/backup.yml",
+        ),
+        (
+            lambda found: found["backups"]["last"].update(hours=3.1, since="3 h"),
+            "the last backup is 3 h old, over 3 h (status_backup_hours) on the host: sudo systemctl",
+        ),
+        (
+            lambda found: found["backups"]["drill"].update(ok=False, text="it has no runs"),
+            "the last drill failed: it has no runs ansible-playbook playbooks/drill.yml",
+        ),
+        (
+            lambda found: found["backups"]["drill"].update(hours=400, since="17 days"),
+            "the last drill was 17 days ago, over 15 days (status_drill_days) ansible-playbook",
+        ),
         (lambda found: found["updates"].update(security=2), "2 security updates for Debian"),
         (
             lambda found: found["updates"].update(reboot=True),
@@ -177,6 +195,13 @@ def test_what_is_broken_is_told_with_the_command(
     text = screen(changed(change))
     assert "1 thing needs you:" in text
     assert told in needs(text)
+
+
+def test_backups_that_are_not_there_are_told() -> None:
+    assert "Backups           none of MLflow: name a place for them" in screen(HEALTHY | {"backups": {}})
+    text = screen(HEALTHY | {"backups": {"last": {}, "drill": {}}})
+    assert "Backups           none yet, in s3://a-bucket/backups; never tried" in text
+    assert "All well." in text
 
 
 def test_disk_at_the_limit_is_no_alarm_and_a_disk_is_told_once() -> None:

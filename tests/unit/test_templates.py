@@ -408,12 +408,12 @@ def test_metadata_rules_refuse_all_but_the_clients() -> None:
 @pytest.mark.parametrize(
     ("cloud", "reads_s3", "clients"),
     [
-        ("aws", False, ["10.9.8.12", "10.9.8.10"]),
-        ("aws", True, ["10.9.8.12", "10.9.8.10", "10.9.8.11"]),
+        ("aws", False, ["10.9.8.12", "10.9.8.10", "10.9.8.13"]),
+        ("aws", True, ["10.9.8.12", "10.9.8.10", "10.9.8.13", "10.9.8.11"]),
         ("none", True, []),
     ],
 )
-def test_metadata_service_is_open_to_mlflow_its_replication_and_a_job_that_reads_s3(
+def test_metadata_service_is_open_to_mlflow_its_copies_and_a_job_that_reads_s3(
     cloud: str, reads_s3: bool, clients: list[str]
 ) -> None:
     variables = {"docker_network_subnet": "10.9.8.0/24", "mlstack_cloud": cloud, "trainer_reads_s3": reads_s3}

@@ -292,6 +292,22 @@ def deployment(record: str) -> dict[str, Any]:
     return loaded(lines[-1]) or {} if lines else {}
 
 
+def backups(folder: str) -> dict[str, Any]:
+    """Return how the last backup and the last drill went; nothing if there are none to be (an empty folder).
+
+    Args:
+        folder: Where the backups leave it.
+    """
+    if not folder:
+        return {}
+    found = {name: loaded(read(Path(folder, f"{name}.json"))) or {} for name in ("last", "drill")}
+    for said in found.values():
+        if said:
+            said["hours"] = round((time.time() - said["time"]) / 3600, 1)
+            said["since"] = span(time.time() - said["time"])
+    return found
+
+
 def updates() -> dict[str, Any]:
     """Count pending security updates, by the host's package lists, and say whether a reboot is required."""
     lists = any(Path("/var/lib/apt/lists").glob("*_InRelease"))
@@ -332,6 +348,7 @@ def main() -> None:
             "memory": memory,
             "replica": lambda: replica(settings["replication_port"]),
             "deployment": lambda: deployment(settings["record"]),
+            "backups": lambda: backups(settings["backup_dir"]),
             "updates": updates,
             "versions": versions,
         }
