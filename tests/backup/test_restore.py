@@ -20,6 +20,10 @@ from backup.database import DatabaseError, copy, look
 from backup.restore import check_empty, restore
 from backup.sets import BackupError
 from backup.transfer import bring_in, export
+from replication.lease import Host as Machine
+from replication.litestream import Replica
+from replication.start import start
+from replication.store import FolderStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +79,20 @@ def test_a_set_takes_the_place_of_what_is_there(sets: Sets, platform: Platform, 
     assert not (stopped.database.parent / "backend").exists()
     with closing(sqlite3.connect(stopped.database)) as opened:
         assert opened.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_to_the_replica_it_is_a_line_of_its_own(sets: Sets, stopped: Host) -> None:
+    shutil.rmtree(stopped.database.parent / "replication")
+    root = stopped.database.parent.parent / "replica"
+    replica = Replica(stopped.database, {"type": "file"}, str(root), stopped.database.parent / "replication")
+    machine = Machine("one", "id-1")
+    first = start(replica, FolderStore(root), machine).lease
+    sets.save(stopped, "a test", "mine")
+    restore(sets, "mine", stopped)
+    anew = (replica.state / "begin-anew").exists()
+    again = start(replica, FolderStore(root), machine, begin_anew=anew)
+    assert (again.how, again.lease.generation != first.generation) == ("adopted", True)
+    assert names(stopped.database) == ["wine"]
 
 
 def test_a_later_mlflows_set_is_refused(
