@@ -381,7 +381,7 @@ def test_mlflow_has_a_secret_on_postgresql_alone(variables: dict[str, Any], expe
     [("", True), ("sqlite 3.17.2", True), ("postgresql://db.example:5432/mlflow 2.0", False)],
 )
 def test_mlflow_notices_another_database(noted: str, switch: bool) -> None:
-    variables = role_variables("mlflow") | POSTGRESQL | {"__mlflow_before": {"stdout": noted}}
+    variables = role_variables("mlflow") | POSTGRESQL | {"__mlflow_ran_on": noted}
     assert render("__mlflow_is_switch", variables) is switch
 
 
