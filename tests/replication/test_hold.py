@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -17,7 +19,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
@@ -95,3 +96,34 @@ def test_nothing_is_lost_from_host_to_host(run: Callable[..., subprocess.Popen[s
     said, _ = three.communicate(timeout=20)
     assert "error: expected a replica that no other host writes; got two, which has held it since" in said
     assert three.returncode == 2
+
+
+def test_way_back_from_an_upgrade_is_replicated(
+    run: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """The older copy is written over the database while it is replicated, so it stays the same line."""
+    path = Path(__file__).resolve().parents[2] / "roles/mlflow/files/migrate_sqlite.py"
+    spec = spec_from_file_location("migrate_sqlite", path)
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    one, database = run("one"), tmp_path / "one" / "mlflow.db"
+    one.stdout.readline()
+    write(database, 1)
+    with closing(sqlite3.connect(database, autocommit=True)) as opened:
+        opened.execute("create table alembic_version as select 'old' as version_num")
+        time.sleep(2)
+        script._keep(database, database.with_name("before-2.db"))
+        opened.execute("update alembic_version set version_num = 'new'")
+        opened.execute("create table later as select zeroblob(300000) as content")
+    time.sleep(2)
+    script.back(database, "old")
+    write(database, 2)
+    one.send_signal(signal.SIGTERM)
+    one.communicate(timeout=20)
+    assert one.returncode == 0
+    assert run("two").stdout.readline().startswith("The database is restored from generation ")
+    with closing(sqlite3.connect(tmp_path / "two" / "mlflow.db")) as opened:
+        assert opened.execute("pragma integrity_check").fetchall() == [("ok",)]
+        assert opened.execute("select value from kept").fetchall() == [(1,), (2,)]
+        assert opened.execute("select version_num from alembic_version").fetchall() == [("old",)]
+        assert not opened.execute("select 1 from sqlite_master where name = 'later'").fetchall()

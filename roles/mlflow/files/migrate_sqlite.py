@@ -59,8 +59,7 @@ def migrate(database: Path) -> None:
         Refused: The migration failed; the database is as it was.
     """
     part, kept = database.with_name(f"{database.name}.migrating"), _free_name(database, version("mlflow"))
-    for left_over in (*database.parent.glob(f"{part.name}*"), *database.parent.glob("before-*.part")):
-        left_over.unlink()
+    _remove(database.parent, f"{part.name}*", "before-*.part")  # of a run that was interrupted
     before = _schema(database)
     if not before:
         _upgrade(part)
@@ -77,7 +76,7 @@ def migrate(database: Path) -> None:
         kept.unlink()
         raise
     _write_over(database, part)
-    part.unlink()
+    _remove(database.parent, f"{part.name}*")
 
 
 def since(database: Path, schema: str) -> None:
@@ -86,7 +85,7 @@ def since(database: Path, schema: str) -> None:
     Raises:
         Refused: There is no copy of that schema.
     """
-    found: dict[str, Any] = {"schema": _schema(database), "copy": "", "runs": 0, "model_versions": 0}
+    found: dict[str, Any] = {"schema": _schema(database), "kept": "", "runs": 0, "model_versions": 0}
     if found["schema"] != schema:
         kept = _newest(database, schema)
         with closing(_looked_at(database)) as opened:
@@ -95,7 +94,7 @@ def since(database: Path, schema: str) -> None:
                 (found[table],) = opened.execute(
                     f"select count(*) from {table} where {key} not in (select {key} from kept.{table})"  # noqa: S608
                 ).fetchone()
-        found["copy"] = kept.name
+        found["kept"] = kept.name
     print(json.dumps(found))
 
 
@@ -118,6 +117,12 @@ def back(database: Path, schema: str) -> None:
     _keep(database, aside)
     _write_over(database, kept)
     print(f"The database is that of {kept.name} again; what was there is in {aside.name}.")
+
+
+def _remove(folder: Path, *patterns: str) -> None:
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _write_over(database: Path, source: Path) -> None:
