@@ -40,7 +40,7 @@ class Artifacts(Protocol):
         """Open the content of an artifact as it was listed, or what is there now if that is not kept.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: It is gone, or of another size.
         """
 
     def write(self, key: str, content: IO[bytes]) -> None:
@@ -82,11 +82,14 @@ class Bucket:
         """Open the content of an artifact as it was listed, or what is there now if that is not kept.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: It is gone, or of another size.
         """
         with _gone(self._client, artifact):
-            body: IO[bytes] = self._client.get_object(**self._names(artifact))["Body"]
-            return body
+            found = self._client.get_object(**self._names(artifact))
+        if found["ContentLength"] != artifact.size:
+            raise FileNotFoundError(artifact.key)
+        body: IO[bytes] = found["Body"]
+        return body
 
     def write(self, key: str, content: IO[bytes]) -> None:
         """Write what is read from a file as the newest version."""
@@ -140,9 +143,12 @@ class Folder:
         """Open what is there now.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: It is gone, or of another size.
         """
-        return (self._root / artifact.key).open("rb")
+        path = self._root / artifact.key
+        if path.stat().st_size != artifact.size:
+            raise FileNotFoundError(artifact.key)
+        return path.open("rb")
 
     def write(self, key: str, content: IO[bytes]) -> None:
         """Write what is read from a file."""

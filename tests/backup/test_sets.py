@@ -13,12 +13,12 @@ import pytest
 
 from backup.artifacts import Artifact, Folder
 from backup.database import DatabaseError, copy, look
-from backup.sets import BackupError, Manifest, read_list
+from backup.sets import BackupError, Manifest, Sets, read_list
+from replication.store import FolderStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backup.sets import Sets
     from replication.store import Store
     from tests.backup.conftest import Platform
 
@@ -66,6 +66,19 @@ def test_what_is_damaged_is_told(
     store.delete(f"mine/{file}")
     with pytest.raises(BackupError, match=f"expected {file} in backup mine; got none"), sets.opened("mine"):
         pass
+
+
+def test_what_the_store_did_not_keep_is_no_set(platform: Platform, tmp_path: Path) -> None:
+    class Forgetful(FolderStore):
+        def upload(self, path: Path, key: str) -> None:
+            if key.endswith("mlflow.db"):
+                path.write_bytes(path.read_bytes()[:-4096])
+            super().upload(path, key)
+
+    sets = Sets(Forgetful(tmp_path / "sets"), tmp_path / "work")
+    with pytest.raises(BackupError, match=r"expected mlflow\.db of backup mine with checksum"):
+        sets.save(platform.host, "a test", "mine")
+    assert sets.names() == []
 
 
 def test_half_a_set_is_none(
@@ -163,3 +176,5 @@ def test_a_folder_keeps_no_versions_and_the_set_says_so(
     assert (found.key, found.size, found.version) == ("1/model.skops", 5, "")
     with pytest.raises(FileNotFoundError):
         Folder(artifacts).open(Artifact("2/none", "", 1, ""))
+    with pytest.raises(FileNotFoundError):
+        Folder(artifacts).open(replace(found, size=4))  # another has taken its place

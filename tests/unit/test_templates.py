@@ -239,6 +239,17 @@ def test_service_without_another_waits_for_it_and_stops_first(tmp_path: Path) ->
     assert verified(unit, "web.service", tmp_path) == ""
 
 
+def test_timer_starts_an_instance_also_one_that_was_missed() -> None:
+    timer = template("timer.j2", service_schedule="Sun 04:30", service_instance="drill")
+    assert settings(timer, "Unit") == ["web@drill.service"]
+    assert settings(timer, "OnCalendar") == ["Sun 04:30"]
+    assert settings(timer, "Persistent") == ["true"]
+    assert settings(timer, "WantedBy") == ["timers.target"]
+    assert render("__service_timer_file", role_variables("service") | {"service_name": "web"}) == (
+        "/etc/systemd/system/web-scheduled.timer"
+    )
+
+
 def test_what_needs_a_service_that_ended_for_good_is_stopped(tmp_path: Path) -> None:
     unit = template("unit.j2", service_final_exits=[2, 3])
     assert settings(unit, "RestartPreventExitStatus") == ["2 3"]
