@@ -40,6 +40,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "dask_worker_memory": "4gb",
             "mlflow_artifacts": "gs://bucket",
             "image_build_ca_bundle": "/nowhere/ca.pem",
+            "backup_to": "backups",
+            "backup_keep": {"hours": 0, "days": 0, "weeks": 0},
         },
         [
             "mlstack_data_dir = var/lib/mlstack: expected an absolute path",
@@ -62,6 +64,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "dask_worker_memory = 4gb: expected a number followed by m or g",
             "mlflow_artifacts = gs://bucket: expected s3://BUCKET/PREFIX, or local",
             "image_build_ca_bundle = /nowhere/ca.pem: expected a file on this machine; there is none",
+            "backup_to = backups: expected s3://BUCKET/PREFIX, a folder of the host",
+            "'weeks': 0}: expected at least one hour, day or week",
         ],
     ),
     "no archive to load": (
