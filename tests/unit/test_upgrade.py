@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .project import ROOT, load_module
+from .project import ROOT, load_module, render, role_variables
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -367,6 +367,12 @@ def test_interrupted_upgrade_keeps_what_it_came_from(host: Host) -> None:
     host.run("keep", "first")
     host.release(2)
     assert host.run("keep", "second")["switching"]["schema"] == "first"
+    assert sorted(path.name for path in (host.root / "releases/switching").iterdir()) == [
+        "note",
+        "schema",
+        "settings",
+        "unit",
+    ]
 
 
 def test_release_that_was_left_becomes_the_previous_one(host: Host) -> None:
@@ -387,7 +393,13 @@ def test_host_without_a_unit_goes_back_to_none(host: Host) -> None:
     assert not (host.root / "unit").exists()
 
 
-def test_floor_and_locks_are_those_of_the_requirements() -> None:
+@pytest.mark.parametrize(("started", "seconds"), [(1.2, 15), (7.1, 22), (60, 120)])
+def test_new_server_has_three_times_its_measured_start(started: float, seconds: int) -> None:
+    variables = role_variables("mlflow") | {"__mlflow_rehearsed": {"started": started}}
+    assert render("__mlflow_window", variables) == seconds
+
+
+def test_other_version_has_a_lock() -> None:
     known = {re.sub(r"^mlflow-", "", path.stem) for path in (ROOT / "requirements").glob("mlflow-*.txt")}
     assert OLD in known
     assert f"\nmlflow=={OLD}\n" in (ROOT / f"requirements/mlflow-{OLD}.in").read_text()
