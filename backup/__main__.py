@@ -28,7 +28,7 @@ from backup.database import DatabaseError
 from backup.drill import DrillError, drill
 from backup.restore import check_empty, restore
 from backup.sets import BackupError, Host, Sets
-from backup.transfer import bring_in, export
+from backup.transfer import bring_in, export, look_into
 from replication.store import store_at
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     importing = commands.add_parser("import", help="put such a file's set in place")
     importing.add_argument("--file", type=Path, required=True)
     importing.add_argument("--replace", action="store_true", help="move aside what the host has")
+    importing.add_argument("--look", action="store_true", help="only see whether it would be refused")
     return parser
 
 
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace, sets: Sets, host: Host) -> str:  # noqa: P
     if options.command == "import":
         if not options.replace:
             check_empty(host)
-        return bring_in(options.file, host)
+        return (look_into if options.look else bring_in)(options.file, host)
     name = options.name or sets.newest().name
     if options.command == "restore":
         return restore(sets, name, host)

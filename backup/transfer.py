@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from backup.restore import check_version, put
 from backup.sets import ARTIFACTS, DATABASE, MANIFEST, BackupError, Manifest, check, read_list, working
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from backup.sets import Host, Sets
@@ -55,6 +57,21 @@ def export(sets: Sets, name: str, host: Host, to: Path) -> str:
     return f"Backup {manifest.name}, {manifest.content.said}, with {count} artifacts.{gone}"
 
 
+def look_into(path: Path, host: Host) -> str:
+    """Open an exported set, all but its artifacts, and say what it is.
+
+    Args:
+        path: The tar file.
+        host: Whose work folder is used.
+
+    Raises:
+        BackupError: The file is not an export, is cut off, or is a later MLflow's.
+        DatabaseError: Its database is damaged.
+    """
+    with _opened(path, host.work) as (_, manifest, _):
+        return f"Backup {manifest.name}, made on {manifest.host} at {manifest.when}: {manifest.content.said}."
+
+
 def bring_in(path: Path, host: Host) -> str:
     """Put an exported set in the place of a database that nothing has open, and its artifacts into the store.
 
@@ -69,33 +86,40 @@ def bring_in(path: Path, host: Host) -> str:
         BackupError: The file is not an export, is cut off, or is a later MLflow's. The database is as it was.
         DatabaseError: Its database is damaged. The database is as it was.
     """
+    with _opened(path, host.work) as (tar, manifest, folder):
+        listed = {found.key: found for found in read_list(folder / ARTIFACTS)}
+        there = {found.key: found for found in host.artifacts.list()}
+        written = 0
+        while member := tar.next():
+            key = member.name.removeprefix(_BELOW)
+            if key not in listed or not _is_below(key) or member.size != listed[key].size:
+                raise BackupError(
+                    f"expected artifacts of the list only; got {member.name}: the file is damaged."
+                )
+            if key in there and there[key] == replace(listed[key], version=there[key].version):
+                continue
+            host.artifacts.write(key, _open(tar, member))
+            written += 1
+        aside = put(folder / DATABASE, host)
+    return (
+        f"The database is that of backup {manifest.name}, made on {manifest.host} at {manifest.when}: "
+        f"{manifest.content.said}. {written} artifacts were written.{aside}"
+    )
+
+
+@contextmanager
+def _opened(path: Path, work: Path) -> Iterator[tuple[tarfile.TarFile, Manifest, Path]]:
+    """Open a file up to its artifacts: the rest of it, what it says of itself, and a folder with its set."""
     try:
-        with working(host.work) as folder, tarfile.open(path, "r:") as tar:
+        with working(work) as folder, tarfile.open(path, "r:") as tar:
             for name in _FIRST:
                 _take(tar, name, folder / name)
             manifest = Manifest.read(folder / MANIFEST)
             check(manifest, folder / DATABASE, folder / ARTIFACTS)
             check_version(manifest)
-            listed = {found.key: found for found in read_list(folder / ARTIFACTS)}
-            there = {found.key: found for found in host.artifacts.list()}
-            written = 0
-            while member := tar.next():
-                key = member.name.removeprefix(_BELOW)
-                if key not in listed or not _is_below(key) or member.size != listed[key].size:
-                    raise BackupError(
-                        f"expected artifacts of the list only; got {member.name}: the file is damaged."
-                    )
-                if key in there and there[key] == replace(listed[key], version=there[key].version):
-                    continue
-                host.artifacts.write(key, _open(tar, member))
-                written += 1
-            aside = put(folder / DATABASE, host)
+            yield tar, manifest, folder
     except tarfile.TarError as error:
         raise BackupError(f"expected a whole file of playbooks/export.yml; got: {error}") from error
-    return (
-        f"The database is that of backup {manifest.name}, made on {manifest.host} at {manifest.when}: "
-        f"{manifest.content.said}. {written} artifacts were written.{aside}"
-    )
 
 
 def _take(tar: tarfile.TarFile, name: str, to: Path) -> None:

@@ -216,7 +216,11 @@ def test_the_program_says_how_it_went(platform: Platform, stopped: Host, tmp_pat
     assert "The database is that of backup mine" in run("restore", "mine")
     assert names(stopped.database) == ["wine"]
     assert "Backup mine, " in run("export", "mine", "--file", str(tmp_path / "mine.tar"))
-    assert "without experiments of its own" in run("import", "--file", str(tmp_path / "mine.tar"), fails=True)
-    assert "made on one at" in run("import", "--file", str(tmp_path / "mine.tar"), "--replace")
+    importing = ("import", "--file", str(tmp_path / "mine.tar"))
+    assert "without experiments of its own" in run(*importing, "--look", fails=True)
+    rename(stopped.database, "not in the file")
+    assert "Backup mine, made on one at" in run(*importing, "--look", "--replace")
+    assert names(stopped.database) == ["not in the file"]
+    assert "The database is that of backup mine, made on one at" in run(*importing, "--replace")
     shutil.rmtree(tmp_path / "sets")
     assert "expected a backup named mine; got none" in run("restore", "mine", fails=True)
