@@ -21,7 +21,7 @@ lock uv
 lock mlflow
 # Other versions of the server (mlflow_version): a new lock starts from the pins above, so that all else stays the same.
 for input in mlflow-*.in; do
-  cp --no-clobber mlflow.txt "${input%.in}.txt"
+  [[ -f ${input%.in}.txt ]] || cp mlflow.txt "${input%.in}.txt"
   lock "${input%.in}"
 done
 lock shared mlflow.txt
