@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import pytest
 from testinfra.host import Host
 
 Playbook = Callable[..., CompletedProcess[str]]
@@ -21,7 +20,6 @@ def experiments(host: Host) -> list[str]:
     return sorted(experiment["name"] for experiment in found)
 
 
-@pytest.mark.restart
 def test_host_is_debian_12_and_has_no_cloud(host: Host) -> None:
     assert host.system_info.release.startswith("12")
     assert "AWS_" not in host.file("/etc/default/mlflow").content_string
