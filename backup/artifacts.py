@@ -154,8 +154,10 @@ class Folder:
         """Write what is read from a file."""
         path = self._root / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as to:
+        part = path.with_name(f"{path.name}.part")
+        with part.open("wb") as to:
             shutil.copyfileobj(content, to)
+        part.replace(path)
 
     def bring_back(self, artifact: Artifact) -> None:
         """Refuse: nothing is kept.

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+# MLflow keeps prompts as registered models, but shows them apart.
+_IS_PROMPT = "key = 'mlflow.prompt.is_prompt' and value = 'true'"
+_PROMPTS = f"select name from registered_model_tags where {_IS_PROMPT}"  # noqa: S608 - a constant
 _COUNTED = {
     "experiments": "select count(*) from experiments where lifecycle_stage = 'active'",
     "runs": "select count(*) from runs where lifecycle_stage = 'active'",
-    "models": "select count(*) from registered_models",
-    "versions": "select count(*) from model_versions where current_stage != 'Deleted_Internal'",
+    "models": f"select count(*) from registered_models where name not in ({_PROMPTS})",  # noqa: S608
+    "versions": "select count(*) from model_versions where current_stage != 'Deleted_Internal' "  # noqa: S608
+    f"and (name, version) not in (select name, version from model_version_tags where {_IS_PROMPT})",
+    "prompts": f"select count(*) from registered_models where name in ({_PROMPTS})",  # noqa: S608
 }
 _BEFORE = """
 select 'run ' || run_uuid from runs where start_time < :before and (:deleted or lifecycle_stage = 'active')
@@ -37,7 +42,8 @@ class Content:
 
     Attributes:
         schema: Its version, as MLflow's migrations name it.
-        counts: How many experiments, runs, models and versions of models it has; deleted ones don't count.
+        counts: How many experiments, runs, models, versions of models and prompts there are; deleted ones
+            don't count.
         champions: The champion's version of each model that has one.
     """
 
@@ -48,7 +54,9 @@ class Content:
     @property
     def said(self) -> str:
         """The counts, for people."""
-        return ", ".join(f"{number} {name}" for name, number in self.counts.items())
+        return ", ".join(
+            f"{number} {name}" for name, number in self.counts.items() if number or name != "prompts"
+        )
 
 
 def copy(source: Path, to: Path) -> None:

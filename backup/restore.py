@@ -87,11 +87,10 @@ def check_empty(host: Host) -> None:
     """
     if not host.database.exists() or not host.database.stat().st_size:
         return
-    counts = look(host.database).counts
-    if counts["experiments"] > 1 or counts["runs"] or counts["models"]:
-        said = ", ".join(f"{number} {name}" for name, number in counts.items())
+    found = look(host.database)
+    if found.counts["experiments"] > 1 or any(found.counts[name] for name in ("runs", "models", "prompts")):
         raise BackupError(
-            f"expected a host without experiments of its own; got {said}. Nothing was changed. To put "
+            f"expected a host without experiments of its own; got {found.said}. Nothing was changed. To put "
             "the file in their place, and move them aside, add -e backup_replace=true."
         )
 

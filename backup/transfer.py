@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import shutil
 import tarfile
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
+from backup.artifacts import checksum
 from backup.restore import check_version, put
 from backup.sets import ARTIFACTS, DATABASE, MANIFEST, BackupError, Manifest, check, read_list, working
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from backup.artifacts import Artifact
     from backup.sets import Host, Sets
 
 # In this order, so that what is wrong is known before the first artifact.
 _FIRST = (MANIFEST, DATABASE, ARTIFACTS)
 _BELOW = "artifacts/"
+# The last member: the SHA-256 of each artifact that is in the file. Without it the file is cut off.
+_CHECKSUMS = "checksums.json"
+
+
+class _Summed:
+    """A file that is read once, and the SHA-256 of what was read."""
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self._content, self.sha256 = content, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from it."""
+        part = self._content.read(size)
+        self.sha256.update(part)
+        return part
 
 
 def export(sets: Sets, name: str, host: Host, to: Path) -> str:
@@ -38,7 +57,7 @@ def export(sets: Sets, name: str, host: Host, to: Path) -> str:
     Raises:
         BackupError: There is no such set, or it is damaged.
     """
-    missing = 0
+    missing, sums = 0, {}
     with sets.opened(name) as (manifest, database, artifacts), tarfile.open(to, "w") as tar:
         with working(to.parent) as folder:
             manifest.write(folder / MANIFEST)
@@ -49,26 +68,32 @@ def export(sets: Sets, name: str, host: Host, to: Path) -> str:
             member.size = artifact.size
             try:
                 with host.artifacts.open(artifact) as content:
-                    tar.addfile(member, content)
+                    summed = _Summed(content)
+                    tar.addfile(member, summed)
+                sums[artifact.key] = summed.sha256.hexdigest()
             except FileNotFoundError:
                 missing += 1
+        end = tarfile.TarInfo(_CHECKSUMS)
+        last = json.dumps(sums).encode()
+        end.size = len(last)
+        tar.addfile(end, io.BytesIO(last))
     gone = f" {missing} of its artifacts are gone, so they are not in it." if missing else ""
     count = manifest.artifacts["count"] - missing
     return f"Backup {manifest.name}, {manifest.content.said}, with {count} artifacts.{gone}"
 
 
 def look_into(path: Path, host: Host) -> str:
-    """Open an exported set, all but its artifacts, and say what it is.
+    """Check all of an exported set, and say what it is.
 
     Args:
         path: The tar file.
         host: Whose work folder is used.
 
     Raises:
-        BackupError: The file is not an export, is cut off, or is a later MLflow's.
+        BackupError: The file is not an export, is cut off or damaged, or is a later MLflow's.
         DatabaseError: Its database is damaged.
     """
-    with _opened(path, host.work) as (_, manifest, _):
+    with _opened(path, host.work) as (_, manifest, _, _):
         return f"Backup {manifest.name}, made on {manifest.host} at {manifest.when}: {manifest.content.said}."
 
 
@@ -83,19 +108,15 @@ def bring_in(path: Path, host: Host) -> str:
         What was done, for people.
 
     Raises:
-        BackupError: The file is not an export, is cut off, or is a later MLflow's. The database is as it was.
-        DatabaseError: Its database is damaged. The database is as it was.
+        BackupError: The file is not an export, is cut off or damaged, or is a later MLflow's. In any case
+            nothing was changed.
+        DatabaseError: Its database is damaged. Nothing was changed.
     """
-    with _opened(path, host.work) as (tar, manifest, folder):
-        listed = {found.key: found for found in read_list(folder / ARTIFACTS)}
+    with _opened(path, host.work) as (tar, manifest, folder, listed):
         there = {found.key: found for found in host.artifacts.list()}
         written = 0
-        while member := tar.next():
+        for member in tar.getmembers()[len(_FIRST) : -1]:
             key = member.name.removeprefix(_BELOW)
-            if key not in listed or not _is_below(key) or member.size != listed[key].size:
-                raise BackupError(
-                    f"expected artifacts of the list only; got {member.name}: the file is damaged."
-                )
             if key in there and there[key] == replace(listed[key], version=there[key].version):
                 continue
             host.artifacts.write(key, _open(tar, member))
@@ -108,8 +129,8 @@ def bring_in(path: Path, host: Host) -> str:
 
 
 @contextmanager
-def _opened(path: Path, work: Path) -> Iterator[tuple[tarfile.TarFile, Manifest, Path]]:
-    """Open a file up to its artifacts: the rest of it, what it says of itself, and a folder with its set."""
+def _opened(path: Path, work: Path) -> Iterator[tuple[tarfile.TarFile, Manifest, Path, dict[str, Artifact]]]:
+    """Open a file that is whole: it, what it says of itself, a folder with its set, and its artifacts."""
     try:
         with working(work) as folder, tarfile.open(path, "r:") as tar:
             for name in _FIRST:
@@ -117,7 +138,9 @@ def _opened(path: Path, work: Path) -> Iterator[tuple[tarfile.TarFile, Manifest,
             manifest = Manifest.read(folder / MANIFEST)
             check(manifest, folder / DATABASE, folder / ARTIFACTS)
             check_version(manifest)
-            yield tar, manifest, folder
+            listed = {found.key: found for found in read_list(folder / ARTIFACTS)}
+            _check_artifacts(tar, listed)
+            yield tar, manifest, folder, listed
     except tarfile.TarError as error:
         raise BackupError(f"expected a whole file of playbooks/export.yml; got: {error}") from error
 
@@ -133,6 +156,27 @@ def _take(tar: tarfile.TarFile, name: str, to: Path) -> None:
 
 def _open(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return tar.extractfile(member) or io.BytesIO()
+
+
+def _check_artifacts(tar: tarfile.TarFile, listed: Mapping[str, Artifact]) -> None:
+    """Read the rest of a file, and make sure that it is what was written.
+
+    Raises:
+        BackupError: It is not.
+    """
+    found: dict[str, str] = {}
+    while member := tar.next():
+        key = member.name.removeprefix(_BELOW)
+        if member.name == _CHECKSUMS:
+            if json.loads(_open(tar, member).read()) != found:
+                raise BackupError(
+                    "expected the artifacts that were exported; got others: the file is damaged."
+                )
+            return
+        if key not in listed or not _is_below(key) or member.size != listed[key].size:
+            raise BackupError(f"expected artifacts of the list only; got {member.name}: the file is damaged.")
+        found[key] = checksum(_open(tar, member))
+    raise BackupError(f"expected {_CHECKSUMS} at the end of the file; got none: it is cut off.")
 
 
 def _is_below(key: str) -> bool:

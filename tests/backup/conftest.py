@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from mlflow import MlflowClient
 
 from backup.artifacts import Bucket
 from backup.drill import serving
@@ -105,6 +106,7 @@ def running(keys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
         source = f"mlflow-artifacts:/{platform.key(experiment, runs[0])}"
         platform.post("model-versions/create", name="wine", source=source, run_id=runs[0])
         platform.post("registered-models/alias", name="wine", alias="champion", version="1")
+        MlflowClient(url).register_prompt("greeting", "Hello {{name}}")
         yield platform
 
 

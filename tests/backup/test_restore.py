@@ -148,7 +148,9 @@ def test_a_set_goes_from_host_to_host_as_a_file(
         check_empty(other)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "no export", "a way out"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped", "an artifact's byte", "the end missing", "no export", "a way out"]
+)
 def test_a_file_that_is_damaged_is_not_brought_in(
     sets: Sets, platform: Platform, stopped: Host, tmp_path: Path, damage: str
 ) -> None:
@@ -158,7 +160,12 @@ def test_a_file_that_is_damaged_is_not_brought_in(
     body = bytearray(file.read_bytes())
     if damage == "flipped":
         body[body.index(b"SQLite format 3") + 5000] ^= 1
-    broken.write_bytes(body[: len(body) // 2] if damage == "truncated" else body)
+    with tarfile.open(file) as good:
+        members = good.getmembers()
+    if damage == "an artifact's byte":
+        body[members[3].offset_data] ^= 1
+    end = {"truncated": len(body) // 2, "the end missing": members[-2].offset}.get(damage)
+    broken.write_bytes(body[:end])
     if damage in {"no export", "a way out"}:
         with tarfile.open(broken, "w") as tar:
             if damage == "a way out":

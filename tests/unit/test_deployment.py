@@ -245,6 +245,9 @@ def test_lock_is_renewed_while_the_control_machine_lives_and_lapses_after_it(tmp
     assert known.take(ben, take_over=False) == "held"
     assert known.renew("ana") == "mine"
     assert known.holder()["silent"] == 0
+    known.lock["renewed"] -= 121  # it was asleep, but nobody has come
+    assert known.renew("ana") == "mine"
+    assert known.take(ben, take_over=False) == "held"
     known.lock["renewed"] -= 121
     assert known.take(ben, take_over=False) == "taken"
     assert known.renew("ana") == "lost"

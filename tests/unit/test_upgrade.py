@@ -41,6 +41,7 @@ for number in range(3):
 client.create_registered_model("wine")
 client.create_model_version("wine", f"runs:/{run}/model", run)
 client.set_registered_model_alias("wine", "champion", "1")
+mlflow.genai.register_prompt("greeting", "Hello {{name}}")
 """
 # Servers that are planted: each is the code that stands for serve.py.
 ENDS = "raise SystemExit('planted: no such option')"

@@ -74,8 +74,8 @@ class Deployments:
         return "mine" if again else "taken"
 
     def renew(self, run: str) -> str:
-        """Return `mine`, or `lost`."""
-        if self.holder().get("run") != run:
+        """Return `mine`, or `lost` if another run has taken it; one that was silent for too long goes on."""
+        if self.lock.get("run") != run:
             return "lost"
         self.lock["renewed"] = time.clock_gettime(time.CLOCK_BOOTTIME)
         return "mine"

@@ -64,7 +64,13 @@ def held(database: Path) -> Held:
         ).fetchall()
         models: dict[str, dict[str, str]] = {
             name: {}
-            for (name,) in opened.execute("select name from registered_models order by name limit ?", (PAGE,))
+            # A prompt is one, too, but the server shows prompts apart.
+            for (name,) in opened.execute(
+                "select name from registered_models where name not in "
+                "(select name from registered_model_tags where key = 'mlflow.prompt.is_prompt' and "
+                "value = 'true') order by name limit ?",
+                (PAGE,),
+            )
         }
         for name, alias, number in opened.execute(
             "select name, alias, version from registered_model_aliases"
