@@ -25,7 +25,11 @@ def earlier(host: Host) -> Iterator[str]:
 
 
 def test_upgrade_works_or_never_happened(host: Host, playbook: Playbook, earlier: str) -> None:
-    taken = playbook("playbooks/upgrade.yml", "-e", "mlflow_port=8501")  # the app's, which no rehearsal sees
+    # What holds a port and does not answer there: no rehearsal sees it.
+    holds = "import socket, time; taken = socket.socket(); taken.bind(('', 5099)); time.sleep(3600)"
+    host.check_output("systemd-run --unit=taken python3 -c %s", holds)
+    taken = playbook("playbooks/upgrade.yml", "-e", "mlflow_port=5099")
+    host.check_output("systemctl stop taken")
     assert taken.returncode != 0
     assert "Rehearsed on a copy: migrated in" in taken.stdout
     assert "mlflow.service did not come up. It is stopped." in taken.stdout
