@@ -174,7 +174,7 @@ def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:
     assert follows["status_addresses"]["Echo"] == "http://127.0.0.1:8600"
     logs = " ".join(follows["verify_addresses"]["Logs"].split())
     daemons = "-u replication -u mlflow -u streamlit -u scoring -u echo"
-    assert logs == f"sudo journalctl {daemons} -u 'backup@*' -u 'trainer@*'"
+    assert logs == f"sudo journalctl {daemons} -u 'trainer@*'"
     assert list(follows["status_units"].items())[-2:] == [
         ("trainer", "mlstack/trainer"),
         ("echo", "mlstack/trainer"),
