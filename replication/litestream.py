@@ -113,7 +113,7 @@ class Replica:
 
     def write(self, generation: str) -> Path:
         """Write the configuration of a generation to a file, and return that."""
-        self.state.mkdir(parents=True, exist_ok=True)
+        self.state.mkdir(0o750, parents=True, exist_ok=True)
         path = self.state / f"{generation}.yml"
         path.write_text(self.configuration(generation))
         return path

@@ -220,7 +220,7 @@ def _generation(replica: Replica) -> str:
 
 def _note(replica: Replica, lease: Lease) -> None:
     """Write beside the database which generation it is; before the database, as one without it is foreign."""
-    replica.state.mkdir(parents=True, exist_ok=True)
+    replica.state.mkdir(0o750, parents=True, exist_ok=True)
     part = replica.state / f"{IDENTITY}.part"
     part.write_text(json.dumps({"generation": lease.generation}))
     part.replace(replica.state / IDENTITY)
