@@ -93,7 +93,7 @@ def test_server_on_sqlite_is_filled(host: Host, filled: Path) -> None:
         (CONVERGE, "mlflow_database_host=127.0.0.2", "port 5432 failed: Connection refused"),
         (CONVERGE, "mlflow_database_name=nosuch", 'database "nosuch" does not exist'),
         (CONVERGE, "mlflow_database_sslmode=disable", "no encryption"),
-        (CONVERGE, "mlflow_database_password=", "expected mlflow_database_host and mlflow_database_password"),
+        (CONVERGE, "mlflow_database_password=", "mlflow_database_password is empty: expected a value"),
         (
             CONVERGE,
             "mlflow_port=5000",
