@@ -318,7 +318,8 @@ class Host:
     root: Path
 
     def release(self, number: int, *, secret: bool = False) -> None:
-        (self.root / "unit").write_text(f"ExecStart=docker run \\\n  mlstack/mlflow:00{number} python3\n")
+        folder = "--volume /var/lib/mlstack/mlflow:/data"
+        (self.root / "unit").write_text(f"ExecStart=docker run {folder} mlstack/mlflow:00{number} python3\n")
         (self.root / "settings").write_text(f"NUMBER={number}\n")
         (self.root / "note").write_text(f"sqlite 3.{number}\n")
         (self.root / "settings.secrets").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ look() {
   printf '{"ran_on": "%s"' "$(first_line "$note")"
   for name in switching previous; do
     if ! [[ -d $folder/$name ]]; then continue; fi
-    image=$(grep --only-matching --no-messages --max-count 1 'mlstack/mlflow:[0-9A-Za-z_.-]*' "$folder/$name/unit" || true)
+    image=$(grep --only-matching --no-messages --max-count 1 'mlstack/mlflow:[0-9A-Za-z_.-][0-9A-Za-z_.-]*' "$folder/$name/unit" || true)
     printf ', "%s": {"ran_on": "%s", "schema": "%s", "image": "%s"}' \
       "$name" "$(first_line "$folder/$name/note")" "$(first_line "$folder/$name/schema")" "$image"
   done
