@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from replication.store import bucket_at
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -169,18 +171,9 @@ class Folder:
 
 
 def artifacts_at(place: str, region: str = "") -> Artifacts:
-    """Return the artifacts of a place.
-
-    Args:
-        place: ``s3://BUCKET/PREFIX``, or a folder.
-        region: The bucket's; empty for the one that the environment names.
-    """
-    if not place.startswith("s3://"):
-        return Folder(Path(place))
-    import boto3  # noqa: PLC0415 - a folder needs none
-
-    bucket, _, prefix = place.removeprefix("s3://").partition("/")
-    return Bucket(bucket, prefix, boto3.client("s3", region_name=region or None))
+    """Return the artifacts of a place, as `bucket_at` names it."""
+    found = bucket_at(place, region)
+    return Bucket(*found) if found else Folder(Path(place))
 
 
 def bring_back(artifacts: Artifacts, listed: Iterable[Artifact]) -> str:

@@ -216,16 +216,22 @@ class FolderStore:
         return True
 
 
-def store_at(place: str, region: str = "") -> Store:
-    """Return the store of a place.
+def bucket_at(place: str, region: str = "") -> tuple[str, str, Any] | None:
+    """Return the bucket, the prefix and the client of a place in S3; nothing for a folder.
 
     Args:
         place: ``s3://BUCKET/PREFIX``, or a folder.
         region: The bucket's; empty for the one that the environment names.
     """
     if not place.startswith("s3://"):
-        return FolderStore(Path(place))
+        return None
     import boto3  # noqa: PLC0415 - a folder needs none
 
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
-    return S3Store(bucket, prefix, boto3.client("s3", region_name=region or None))
+    return bucket, prefix, boto3.client("s3", region_name=region or None)
+
+
+def store_at(place: str, region: str = "") -> Store:
+    """Return the store of a place, as `bucket_at` names it."""
+    found = bucket_at(place, region)
+    return S3Store(*found) if found else FolderStore(Path(place))
