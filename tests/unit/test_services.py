@@ -292,11 +292,11 @@ def test_port_of_a_service_that_is_not_there_is_free() -> None:
     assert clashes(groups=WORKERS) == ["dask_port = 8786: expected a free port; mlflow_port has the same one"]
 
 
-def test_services_that_reach_mlflow_start_after_it() -> None:
+def test_jobs_wait_for_mlflow_and_daemons_start_beside_it() -> None:
     reach = {
         entry["role"]
         for entry in read_yaml(ROOT / TABLE)["mlstack_platform_services"]
-        if "mlflow" in str(entry.get("reaches"))
+        if "mlflow" in str(entry.get("reaches")) and entry.get("job")
     }
     after = {
         path.parts[-3]
