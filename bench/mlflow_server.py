@@ -21,13 +21,13 @@ _START_SECONDS = 120
 
 
 @contextlib.contextmanager
-def server(folder: Path, artifacts: str = "") -> Iterator[str]:
+def server(folder: Path, artifacts: str = "", workers: int = 1) -> Iterator[str]:
     """Run a server that keeps everything in a folder, or its artifacts elsewhere; yield its URI."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)),
+        *(sys.executable, "-m", "mlflow", "server", "--workers", str(workers), "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
         *("--artifacts-destination", artifacts or str(folder / "artifacts")),
     ]

@@ -19,18 +19,26 @@ class Written:
         run: The run's ID.
         step: The metric's step, from 1; 0 is the run itself.
         at: When it was acknowledged, in seconds since the epoch.
+        seconds: How long that took.
     """
 
     run: str
     step: int
     at: float
+    seconds: float
 
 
 class Writers:
-    """Threads that write while the `with` block runs: a run, metrics with steps 1, 2, ..., the next run."""
+    """Threads that write while the `with` block runs: a run, metrics with steps 1, 2, ..., the next run.
+
+    Attributes:
+        acknowledged: What the server said it has, in that order.
+        refused: How many writes it refused, or did not answer.
+    """
 
     def __init__(self, client: MlflowClient, experiment: str, threads: int = 4) -> None:
         self.acknowledged: list[Written] = []
+        self.refused = 0
         self._client = client
         self._experiment = client.create_experiment(experiment)
         self._over = threading.Event()
@@ -66,12 +74,18 @@ class Writers:
     def _write(self) -> None:
         while not self._over.is_set():
             try:
+                begun = time.monotonic()
                 run = self._client.create_run(self._experiment).info.run_id
-                self.acknowledged.append(Written(run, 0, time.time()))
+                self._remember(run, 0, begun)
                 for step in range(1, PER_RUN + 1):
                     if self._over.is_set():
                         return
+                    begun = time.monotonic()
                     self._client.log_metric(run, "loss", 1 / step, step=step)
-                    self.acknowledged.append(Written(run, step, time.time()))
+                    self._remember(run, step, begun)
             except MlflowException:
+                self.refused += 1
                 time.sleep(PAUSE)
+
+    def _remember(self, run: str, step: int, begun: float) -> None:
+        self.acknowledged.append(Written(run, step, time.time(), time.monotonic() - begun))
