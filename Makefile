@@ -62,7 +62,7 @@ test: setup-test ## All tests (make -k test continues after a failed job)
 	@$(jobs) images $(call planned,lint-fast lint-ansible $(units) test-provision $(scenarios) test-sandbox)
 
 .PHONY: test-fast
-test-fast: setup-dev ## The linters and tests that take under a minute
+test-fast: setup-unit ## The linters and tests that take under a minute
 	@$(jobs) lint-fast test-quick
 
 .PHONY: lint
@@ -81,14 +81,14 @@ lint-ansible: setup-dev ## ansible-lint with its production profile
 	ANSIBLE_INVENTORY=inventory/server ansible-lint -q
 
 .PHONY: test-unit $(units)
-test-unit: setup-dev ## Tests that need no engine and no server
+test-unit: setup-unit ## Tests that need no engine and no server
 	@$(jobs) $(units)
 
-$(units): unit-%: setup-dev
+$(units): unit-%: setup-unit
 	pytest -q -m 'not provision and not sandbox' tests/$*
 
 .PHONY: test-quick
-test-quick: setup-dev ## The quick ones among them
+test-quick: setup-unit ## The quick ones among them
 	pytest -q -m 'not provision and not sandbox and not slow'
 
 .PHONY: test-provision
@@ -120,13 +120,17 @@ test-faults: setup-test ## Faults at random under clients that write to the sand
 setup-dev:
 	@$(setup) dev
 
+.PHONY: setup-unit
+setup-unit:
+	@$(setup) dev sshd
+
 .PHONY: setup-molecule
 setup-molecule:
 	@$(setup) dev ssh engine
 
 .PHONY: setup-test
 setup-test:
-	@$(setup) dev ssh engine browser
+	@$(setup) dev ssh sshd engine browser
 
 ## Upkeep
 

@@ -1,6 +1,6 @@
 """Backups of MLflow: ``python -m backup COMMAND``; what it is about stands in the environment.
 
-BACKUP_TO          where the sets are: s3://BUCKET/PREFIX, or a folder
+BACKUP_TO          where the sets are: s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/FOLDER, or a folder
 BACKUP_DATABASE    MLflow's SQLite file
 BACKUP_WORK        folder for copies under way, and for what the last ones came to: last.json, drill.json
 BACKUP_ARTIFACTS   MLflow's artifacts: s3://BUCKET/PREFIX, or a folder
@@ -9,6 +9,8 @@ BACKUP_HOST        this host's name
 BACKUP_SETTINGS    of the platform, as JSON; they go into each set
 BACKUP_KEEP        how many hours, days and weeks the timer's sets stay for, such as "24 7 4"
 BACKUP_LIVE        address of the running MLflow, for the drill
+SFTP_HOST_KEY      of an SFTP server, as in known_hosts
+SFTP_PRIVATE_KEY   what lets us in there, in base64
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from backup.drill import DrillError, drill
 from backup.restore import check_empty, restore
 from backup.sets import BackupError, Host, Sets
 from backup.transfer import bring_in, export, look_into
-from replication.store import store_at
+from replication.places import store_at
+from replication.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +43,7 @@ _NAMED = {
     "restore": "put a set in the place of the database, which nothing may have open",
     "export": "write a set with its artifacts to a file",
 }
-_EXPECTED = (BackupError, DatabaseError, DrillError, sqlite3.Error, OSError)
+_EXPECTED = (BackupError, DatabaseError, DrillError, StoreError, sqlite3.Error, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from replication.store import bucket_at
+from replication.places import bucket_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -2,12 +2,15 @@
 
 REPLICATION_DATABASE     the SQLite file
 REPLICATION_STATE        folder for Litestream's files, on the same disk
-REPLICATION_TARGET       Litestream's keys of a replica, as JSON: type (s3 or file), bucket, region, endpoint
+REPLICATION_TARGET       Litestream's keys of a replica, as JSON: type (s3, sftp or file), bucket, region,
+                         endpoint, host, user
 REPLICATION_ROOT         path below which each generation has its folder
 REPLICATION_HOST         this host's name
 REPLICATION_HOST_ID      its machine id
 REPLICATION_RETENTION    for how long a point in time can be restored
 REPLICATION_PORT         where it answers /health
+SFTP_HOST_KEY            of the server, as in known_hosts
+SFTP_PRIVATE_KEY         what lets us in there, in base64
 
 A file of one of these names in REPLICATION_STATE counts for one start:
 
@@ -29,7 +32,7 @@ from replication.hold import hold
 from replication.lease import BEAT_SECONDS, Host, LeaseError, read
 from replication.litestream import LitestreamError, Replica, credentials
 from replication.start import StartError, restore, start
-from replication.store import FolderStore, S3Store
+from replication.store import FolderStore, S3Store, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,40 +60,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "credentials":
         print(credentials())
         return 0
+    try:
+        return _run(options)
+    except (LeaseError, LitestreamError, StartError, StoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def _run(options: argparse.Namespace) -> int:
     replica, store, host = made(os.environ)
     if options.command == "look":
         held = read(store)
         print(json.dumps({"lease": held and vars(held.lease), "age": held and held.age, "here": host.id}))
         return 0
     if options.command == "restore":
-        return _restore(replica, store, host, options.at)
+        print(restore(replica, store, host, "" if options.at == "latest" else options.at).text)
+        return 0
     health = Health(int(os.environ.get("REPLICATION_PORT") or 0))
     asked = {name: replica.state / name for name in ("take-over", "begin-anew")}
-    try:
-        started = start(
-            replica,
-            store,
-            host,
-            take_over=asked["take-over"].exists(),
-            begin_anew=asked["begin-anew"].exists(),
-        )
-    except (LeaseError, LitestreamError, StartError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+    started = start(
+        replica,
+        store,
+        host,
+        take_over=asked["take-over"].exists(),
+        begin_anew=asked["begin-anew"].exists(),
+    )
     for file in asked.values():
         file.unlink(missing_ok=True)
     health.tell(text=started.text)
     beat = float(os.environ.get("REPLICATION_BEAT") or BEAT_SECONDS)
     return hold(replica, store, started.lease, health, beat)
-
-
-def _restore(replica: Replica, store: Store, host: Host, at: str) -> int:
-    try:
-        print(restore(replica, store, host, "" if at == "latest" else at).text)
-    except (LeaseError, LitestreamError, StartError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
-    return 0
 
 
 def made(environment: Mapping[str, str]) -> tuple[Replica, Store, Host]:
@@ -100,8 +99,22 @@ def made(environment: Mapping[str, str]) -> tuple[Replica, Store, Host]:
         KeyError: Something is missing.
     """
     target, root = json.loads(environment["REPLICATION_TARGET"]), environment["REPLICATION_ROOT"]
-    if target["type"] == "s3" and environment.get("AWS_ENDPOINT_URL"):
-        target |= {"endpoint": environment["AWS_ENDPOINT_URL"], "force-path-style": True}
+    store: Store
+    if target["type"] == "file":
+        store = FolderStore(Path(root))
+    elif target["type"] == "sftp":
+        from replication.sftp import Server, SFTPStore  # noqa: PLC0415 - others need no paramiko
+
+        server = Server(f"{target['user']}@{target['host']}")
+        target |= {"host": server.host, "host-key": server.host_key, "key-path": server.key_path}
+        store = SFTPStore(server, root)
+    else:
+        import boto3  # noqa: PLC0415 - a folder needs none
+
+        if environment.get("AWS_ENDPOINT_URL"):
+            target |= {"endpoint": environment["AWS_ENDPOINT_URL"], "force-path-style": True}
+        client = boto3.client("s3", region_name=target.get("region"), endpoint_url=target.get("endpoint"))
+        store = S3Store(target["bucket"], root, client)
     replica = Replica(
         Path(environment["REPLICATION_DATABASE"]),
         target,
@@ -109,13 +122,7 @@ def made(environment: Mapping[str, str]) -> tuple[Replica, Store, Host]:
         Path(environment["REPLICATION_STATE"]),
         environment.get("REPLICATION_RETENTION", "168h"),
     )
-    host = Host(environment["REPLICATION_HOST"], environment["REPLICATION_HOST_ID"])
-    if target["type"] == "file":
-        return replica, FolderStore(Path(root)), host
-    import boto3  # noqa: PLC0415 - a folder needs none
-
-    client = boto3.client("s3", region_name=target.get("region"), endpoint_url=target.get("endpoint"))
-    return replica, S3Store(target["bucket"], root, client), host
+    return replica, store, Host(environment["REPLICATION_HOST"], environment["REPLICATION_HOST_ID"])
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ class Found:
     age: float
 
 
+class StoreError(Exception):
+    """A store can't be used until a person changes something; the message says what."""
+
+
 class Store(Protocol):
     """What all stores can do; keys are relative paths."""
 
@@ -214,24 +218,3 @@ class FolderStore:
             os.fsync(part.fileno())
         Path(part.name).replace(path)
         return True
-
-
-def bucket_at(place: str, region: str = "") -> tuple[str, str, Any] | None:
-    """Return the bucket, the prefix and the client of a place in S3; nothing for a folder.
-
-    Args:
-        place: ``s3://BUCKET/PREFIX``, or a folder.
-        region: The bucket's; empty for the one that the environment names.
-    """
-    if not place.startswith("s3://"):
-        return None
-    import boto3  # noqa: PLC0415 - a folder needs none
-
-    bucket, _, prefix = place.removeprefix("s3://").partition("/")
-    return bucket, prefix, boto3.client("s3", region_name=region or None)
-
-
-def store_at(place: str, region: str = "") -> Store:
-    """Return the store of a place, as `bucket_at` names it."""
-    found = bucket_at(place, region)
-    return S3Store(*found) if found else FolderStore(Path(place))

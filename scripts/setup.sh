@@ -15,6 +15,7 @@ Usage: scripts/setup.sh STEP...
   control   .venv with what ansible-playbook needs (requirements/control.txt)
   dev       .venv with everything: tests, linters, MLflow, Streamlit (requirements/dev.txt)
   ssh       an SSH client
+  sshd      an SSH server, which tests start; its unit stays off
   engine    a running Docker engine; on Debian and Ubuntu it is installed and started
   browser   Chromium for the page tests
   uv        prints the path of uv, which is downloaded if missing
@@ -238,6 +239,13 @@ engine() {
 
 ssh_client() { has ssh || apt_install 'an SSH client' openssh-client; }
 
+# Debian would start it with its own settings.
+ssh_server() {
+  has sshd && return
+  apt_install 'an SSH server' openssh-server
+  [[ ! -d /run/systemd/system ]] || as_root systemctl --quiet disable --now ssh.service ssh.socket
+}
+
 # Ubuntu packages Chromium only as a snap, which is unsuitable for tests: there Playwright brings its own.
 browser() {
   local name
@@ -262,6 +270,7 @@ main() {
     case $step in
       control | dev) venv "$step" ;;
       ssh) ssh_client ;;
+      sshd) ssh_server ;;
       engine | browser) "$step" ;;
       uv) find_python || true; find_uv; command -v "$UV" ;;
       -h | --help) usage; exit ;;

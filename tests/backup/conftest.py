@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from backup.artifacts import Bucket
 from backup.drill import serving
 from backup.sets import Host, Sets
-from tests.replication.conftest import s3, store  # noqa: F401 - fixtures
+from tests.replication.conftest import another, s3, sshd, store  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

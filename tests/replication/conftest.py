@@ -1,18 +1,28 @@
-"""Stores to try: a bucket of an S3 server, and a folder."""
+"""Stores to try: a bucket of an S3 server, a folder, and one of an SFTP server."""
 
 from __future__ import annotations
 
+import base64
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import psutil
 import pytest
 from moto.server import ThreadedMotoServer
 
+from replication.sftp import Server, SFTPStore
 from replication.store import FolderStore, S3Store, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +35,98 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["bucket", "folder"])
-def store(request: pytest.FixtureRequest, s3: str, tmp_path: Path) -> Store:
+@dataclass
+class SSHD:
+    """An OpenSSH server on the loopback, that lets this user in with one key."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Of this user on it."""
+        return f"{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The environment of a client."""
+        # Ansible's `file` lookup takes the last newline away.
+        private = base64.b64encode((self.folder / "ours").read_bytes().rstrip()).decode()
+        return {"SFTP_HOST_KEY": self.host_key("ecdsa"), "SFTP_PRIVATE_KEY": private}
+
+    def host_key(self, kind: str) -> str:
+        """One of its keys, as in known_hosts."""
+        return " ".join((self.folder / f"{kind}.pub").read_text().split()[:2])
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.process = subprocess.Popen(
+            [shutil.which("sshd", path="/usr/sbin:/usr/bin"), "-D", "-f", self.folder / "sshd_config"],
+            stderr=subprocess.DEVNULL,
+        )
+        while True:
+            assert self.process.poll() is None
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", self.port)):
+                    return
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it, with all its connections."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            process.kill()
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHD]:
+    """Run an SSH server with host keys of three kinds."""
+    folder = tmp_path_factory.mktemp("sshd")
+    kinds = ("rsa", "ecdsa", "ed25519")
+    for name, kind in [*zip(kinds, kinds, strict=True), ("ours", "ed25519")]:
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", folder / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = {
+        "ListenAddress": f"127.0.0.1:{port}",
+        "AuthorizedKeysFile": folder / "ours.pub",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PidFile": "none",
+        "Subsystem": "sftp internal-sftp",
+    }
+    lines = [f"{name} {value}\n" for name, value in config.items()]
+    lines += [f"HostKey {folder / kind}\n" for kind in kinds]
+    (folder / "sshd_config").write_text("".join(lines))
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # systemd makes it on a host
+    server = SSHD(folder, port)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["bucket", "folder", "sftp"])
+def another(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Store]:
+    """Return what opens the same place, as a host does."""
     if request.param == "folder":
-        return FolderStore(tmp_path / "store")
+        return lambda: FolderStore(tmp_path / "store")
+    if request.param == "sftp":
+        server = request.getfixturevalue("sshd")
+        for name, value in server.keys.items():
+            monkeypatch.setenv(name, value)
+        return lambda: SFTPStore(Server(server.address), str(tmp_path / "store"))
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1", **keys)
+    client = boto3.client("s3", endpoint_url=request.getfixturevalue("s3"), region_name="us-east-1", **keys)
     client.create_bucket(Bucket="copies")
-    return S3Store("copies", tmp_path.name, client)
+    return lambda: S3Store("copies", tmp_path.name, client)
+
+
+@pytest.fixture
+def store(another: Callable[[], Store]) -> Store:
+    return another()

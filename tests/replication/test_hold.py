@@ -20,38 +20,56 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.replication.conftest import SSHD
+
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
-@pytest.fixture
-def run(s3: str, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Return what starts the service on a host of that name."""
+@pytest.fixture(params=["s3", "sftp"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """A place for a replica, as the service's environment."""
+    if request.param == "sftp":
+        server = request.getfixturevalue("sshd")
+        user, _, host = server.address.partition("@")
+        target = {"type": "sftp", "user": user, "host": host}
+        return server.keys | {
+            "REPLICATION_TARGET": json.dumps(target),
+            "REPLICATION_ROOT": f"{tmp_path}/replica",
+        }
+    endpoint = request.getfixturevalue("s3")
     keys = {name.lower(): value for name, value in KEYS.items()}
-    boto3.client("s3", endpoint_url=s3, region_name="us-east-1", **keys).create_bucket(Bucket="replicas")
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).create_bucket(
+        Bucket="replicas"
+    )
+    target = {
+        "type": "s3",
+        "bucket": "replicas",
+        "region": "us-east-1",
+        "endpoint": endpoint,
+        "force-path-style": True,
+    }
+    root = f"litestream/{tmp_path.name}"
+    return KEYS | {"REPLICATION_TARGET": json.dumps(target), "REPLICATION_ROOT": root}
+
+
+@pytest.fixture
+def run(place: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Return what starts the service on a host of that name."""
     begun = []
 
     def start(host: str, command: str = "run") -> subprocess.Popen[str]:
         disk = tmp_path / host
         disk.mkdir(exist_ok=True)
-        target = {
-            "type": "s3",
-            "bucket": "replicas",
-            "region": "us-east-1",
-            "endpoint": s3,
-            "force-path-style": True,
-        }
         environment = {
             "REPLICATION_DATABASE": str(disk / "mlflow.db"),
             "REPLICATION_STATE": str(disk / "replication"),
-            "REPLICATION_TARGET": json.dumps(target),
-            "REPLICATION_ROOT": f"litestream/{tmp_path.name}",
             "REPLICATION_BEAT": "0.5",
             "REPLICATION_HOST": host,
             "REPLICATION_HOST_ID": f"id of {host}",
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "replication", command],
-            env={**os.environ, **KEYS, **environment},
+            env={**os.environ, **place, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -96,6 +114,28 @@ def test_nothing_is_lost_from_host_to_host(run: Callable[..., subprocess.Popen[s
     said, _ = three.communicate(timeout=20)
     assert "error: expected a replica that no other host writes; got two, which has held it since" in said
     assert three.returncode == 2
+
+
+@pytest.mark.parametrize("place", ["sftp"], indirect=True)
+def test_it_goes_on_when_the_server_is_back(
+    run: Callable[..., subprocess.Popen[str]], sshd: SSHD, tmp_path: Path
+) -> None:
+    def position() -> int:
+        return int(json.loads(run("one", "look").communicate()[0])["lease"]["position"] or "0", 16)
+
+    one, database = run("one"), tmp_path / "one" / "mlflow.db"
+    one.stdout.readline()
+    write(database, 1)
+    while not (before := position()):
+        time.sleep(0.2)
+    sshd.stop()
+    write(database, 2)
+    time.sleep(2)
+    sshd.start()
+    deadline = time.monotonic() + 30
+    while position() <= before:
+        assert time.monotonic() < deadline
+    assert one.poll() is None
 
 
 def test_way_back_from_an_upgrade_is_replicated(

@@ -11,6 +11,8 @@ from replication import lease
 from replication.lease import Host, Lease, LeaseError, check_free, read, renew, take
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replication.store import Store
 
 
@@ -61,10 +63,10 @@ def test_a_lease_changes_hands(store: Store, monkeypatch: pytest.MonkeyPatch, ho
     assert held.lease == other
 
 
-def test_of_many_that_start_at_once_one_gets_the_lease(store: Store) -> None:
+def test_of_many_that_start_at_once_one_gets_the_lease(another: Callable[[], Store]) -> None:
     def one(number: int) -> bool:
         try:
-            take(store, None, Host(f"host {number}", f"id-{number}"))
+            take(another(), None, Host(f"host {number}", f"id-{number}"))
         except LeaseError:
             return False
         return True

@@ -66,8 +66,27 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "mlflow_version = 3.15.0: expected 3.16.1 or later",
             "mlflow_artifacts = gs://bucket: expected s3://BUCKET/PREFIX, or local",
             "image_build_ca_bundle = /nowhere/ca.pem: expected a file on this machine; there is none",
-            "backup_to = backups: expected s3://BUCKET/PREFIX, a folder of the host",
+            "backup_to = backups: expected s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/FOLDER, a folder",
             "'weeks': 0}: expected at least one hour, day or week",
+        ],
+    ),
+    "an SFTP server that is not known": (
+        {"replication_to": "sftp://me@nas:2222/replicas", "backup_to": "sftp://nas/backups"},
+        [
+            "replication_sftp_host_key = (empty): expected the key of the server of replication_to",
+            "replication_sftp_private_key is empty: expected what `ssh-keygen -t ed25519 -N ''` writes",
+            "backup_to = sftp://nas/backups: expected s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/FOLDER",
+        ],
+    ),
+    "keys of an SFTP server that are none": (
+        {
+            "backup_to": "sftp://me@nas/backups",
+            "backup_sftp_host_key": "nas ssh-ed25519 AAAA",
+            "backup_sftp_private_key": "ssh-ed25519 AAAA",
+        },
+        [
+            "backup_sftp_host_key = nas ssh-ed25519 AAAA: expected the key of the server of backup_to",
+            "backup_sftp_private_key is no private key: expected what",
         ],
     ),
     "no archive to load": (
