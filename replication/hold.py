@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from replication.lease import BEAT_SECONDS, LeaseError, renew
-from replication.litestream import PROGRAM, environment
+from replication.litestream import PROGRAM, LitestreamError, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,8 @@ def hold(
         beat: Seconds between renewals of the lease.
 
     Returns:
-        An exit code: 0 after SIGTERM, 1 if Litestream ended by itself, 3 if the lease is lost.
+        An exit code: 0 after SIGTERM, 1 if Litestream ended by itself or the end could not be replicated, which
+        the next start does, 3 if the lease is lost.
     """
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,8 +78,12 @@ def hold(
     finally:
         child.terminate()
         child.wait(_STOP_SECONDS)
-    position = replica.finish(lease.generation)
-    renew(store, lease, position, released=True)
+    try:
+        position = replica.finish(lease.generation)
+        renew(store, lease, position, released=True)
+    except (LeaseError, LitestreamError) as error:
+        health.tell(text=f"The end could not be replicated yet: {error}")
+        return 1
     health.tell(text=f"Everything is replicated, up to transaction {position}.")
     return 0
 

@@ -138,6 +138,23 @@ def test_it_goes_on_when_the_server_is_back(
     assert one.poll() is None
 
 
+@pytest.mark.parametrize("place", ["sftp"], indirect=True)
+def test_a_stop_while_the_server_is_away_may_be_followed_by_a_start(
+    run: Callable[..., subprocess.Popen[str]], sshd: SSHD, tmp_path: Path
+) -> None:
+    one = run("one")
+    one.stdout.readline()
+    write(tmp_path / "one" / "mlflow.db", 1)
+    time.sleep(1)
+    sshd.stop()
+    one.send_signal(signal.SIGTERM)
+    said, _ = one.communicate(timeout=60)
+    sshd.start()
+    assert "The end could not be replicated yet: " in said
+    assert one.returncode == 1  # 2 would stop MLflow for good
+    assert "The database goes on as generation" in run("one").stdout.readline()
+
+
 def test_way_back_from_an_upgrade_is_replicated(
     run: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
