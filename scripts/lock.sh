@@ -29,6 +29,7 @@ lock streamlit mlflow.txt
 lock trainer mlflow.txt streamlit.txt
 lock scoring mlflow.txt streamlit.txt trainer.txt
 lock replication mlflow.txt
+lock health mlflow.txt
 lock emulator mlflow.txt
 lock control
-lock dev {mlflow,streamlit,trainer,scoring,replication,emulator,control}.txt
+lock dev {mlflow,streamlit,trainer,scoring,replication,health,emulator,control}.txt

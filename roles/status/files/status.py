@@ -106,6 +106,7 @@ class Units:
             "unit": block["Id"].removesuffix(".service"),
             "state": "not installed" if block["LoadState"] == "not-found" else block["ActiveState"],
             "result": block["Result"],
+            "changed": block["StateChangeTimestampMonotonic"],
             "since": span(time.monotonic() - changed) if changed else "",
             "restarts": int(block.get("NRestarts") or 0),
             "image": container.get("Config", {}).get("Image") or (planned[0] if planned else ""),
@@ -181,12 +182,16 @@ class MLflow:
         try:
             with urllib.request.urlopen(f"{self.url}/version", timeout=MLFLOW_SECONDS) as answer:  # noqa: S310
                 found["version"] = answer.read().decode().strip()
-            registered = self.ask("registered-models/search?max_results=100").get("registered_models", [])
-            found["models"] = [self.model(model) for model in registered]
+            found["models"] = self.models()
             found["training"] = self.training()
         except (OSError, ValueError, KeyError) as error:
             found["problem"] = reason(error)
         return found
+
+    def models(self) -> list[dict[str, Any]]:
+        """Describe each registered model and its champion."""
+        registered = self.ask("registered-models/search?max_results=100").get("registered_models", [])
+        return [self.model(model) for model in registered]
 
     def model(self, model: dict[str, Any]) -> dict[str, Any]:
         """Describe a registered model and its champion."""
