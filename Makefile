@@ -16,7 +16,7 @@ SCORING_PORT ?= 8502
 
 setup := scripts/setup.sh
 sandbox_play := ansible-playbook -i inventory/sandbox playbooks
-python_code := $(wildcard serving training streamlit_app scoring replication backup plugins scripts)
+python_code := $(wildcard serving training streamlit_app scoring replication backup notify plugins scripts)
 
 .PHONY: help
 help: ## List the targets

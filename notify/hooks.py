@@ -47,8 +47,8 @@ def check(to: str) -> None:
     Raises:
         ValueError: It is neither the ARN of a topic nor a URL that apprise knows.
     """
-    if not _TOPIC.fullmatch(to) and not len(_service(to)):
-        raise ValueError("expected a URL with at least one recipient; got one without")
+    if not _TOPIC.fullmatch(to):
+        _service(to)
 
 
 def send(to: str, message: Message) -> None:

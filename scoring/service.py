@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -95,10 +95,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Style:
-    """How the three paths for predictions differ, by what their clients expect."""
+    """How the three paths for predictions differ, by what their clients expect; whether they are logged."""
 
     names_model: bool = False  # the JSON says which model, where MLflow's has only the predictions
     sagemaker: bool = False
+    logged: bool = True
 
 
 MLFLOW, OWN, SAGEMAKER = _Style(), _Style(names_model=True), _Style(sagemaker=True)
@@ -324,9 +325,11 @@ class Service:
                 content["model"] = {"name": model.name, "version": model.version}
             answer = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
         except ServingError as error:
-            self._record(model, started, error.status)
+            if style.logged:
+                self._record(model, started, error.status)
             raise
-        self._record(model, started, 200, asked, predictions)
+        if style.logged:
+            self._record(model, started, 200, asked, predictions)
         return answer
 
     def _record(
@@ -419,7 +422,9 @@ class _Endpoint:
             body = await self._service.body(headers, receive)
             model = self._service.find(scope["path_params"].get("name"))
             kind = requests.media_type(headers.get(b"content-type", b"").decode("latin-1"))
-            answer = await self._service.answer(model, kind, body, self._style)
+            # What only checks the service, such as `verify`, is no traffic.
+            style = replace(self._style, logged=False) if b"mlstack-unlogged" in headers else self._style
+            answer = await self._service.answer(model, kind, body, style)
         except ServingError as error:
             status, answer, more = self._refuse(error)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, and the service goes on

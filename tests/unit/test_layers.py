@@ -16,6 +16,7 @@ LAYERS: dict[str, set[str]] = {
     "streamlit_app": {"serving"},
     "replication": set(),
     "backup": {"replication"},
+    "notify": set(),
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

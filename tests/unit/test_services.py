@@ -158,7 +158,15 @@ def test_firewall_memory_and_sandbox_follow(follows: dict[str, Any]) -> None:
     assert follows["__sandbox_ports"]["echo_public_port"] == 8600
     assert "echo_public_port = 8600: another program listens" in follows["taken"]
     assert 'make sandbox ARGS="-e sandbox_scoring_port=9512"' in follows["taken"]
-    assert follows["mlstack_images"] == ["replication", "mlflow", "backup", "streamlit", "scoring", "trainer"]
+    assert follows["mlstack_images"] == [
+        "replication",
+        "mlflow",
+        "backup",
+        "streamlit",
+        "scoring",
+        "trainer",
+        "health",
+    ]
 
 
 def test_verify_status_and_summary_follow(follows: dict[str, Any]) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -35,7 +37,6 @@ _MEASURED = {"service", "replica", "certificate", "health"}
 _STOPPED_BY_A_DEPLOYMENT = {"services", "thorough", "replica", "drift"}
 _COSTLY = {"thorough", "drift"}
 _JOURNAL = "sudo journalctl -n 50 -u mlstack-health -u health@send"
-
 
 
 def worse(state: str, other: str) -> str:
@@ -119,7 +120,7 @@ class Memory:
             old, new = (f"v{known[name]}" if name in known else "none" for known in (before, self.champions))
             if old != new:
                 model = found.get(name, {})
-                text = f"{model['model']}, {model['metric']} {model['score']}, run {model['run']}" if model else ""
+                text = "{model}, {metric} {score}, run {run}".format(**model) if model else ""
                 changes.append(event(now, f"champion:{name}", f"champion of {name}", old, new, text, ""))
         return changes
 
@@ -133,13 +134,14 @@ class Hook:
     """Where messages go, and which.
 
     Args:
-        settings: An entry of `health_hooks`; `to` only if it is a command.
+        settings: An entry of `health_hooks`, without the place that it leads to.
+        command: What to run, if it leads to a command.
         platform: The names that templates may use in each message: `platform` and `host`.
     """
 
-    def __init__(self, settings: dict[str, Any], platform: dict[str, str]) -> None:
+    def __init__(self, settings: dict[str, Any], command: str, platform: dict[str, str]) -> None:
         self.name: str = settings["name"]
-        self.command: str = settings.get("command", "")
+        self.command = command.removeprefix("command:").strip()
         self._settings, self._platform = settings, platform
 
     def wants(self, told: dict[str, Any]) -> bool:
@@ -164,10 +166,10 @@ class Hook:
             for told in events
         ]
         return {
-            "id": f"{now}-{self.name}",
+            "id": f"{time.time_ns()}-{self.name}",
             "hook": self.name,
             "title": Template(self._settings["title"]).safe_substitute(self._platform, summary=summary),
-            "body": "\n\n".join("\n".join(line for line in text.splitlines() if line.strip()) for text in texts),
+            "body": "\n\n".join(re.sub(r"\n\s*(\n|$)", r"\1", text).strip() for text in texts),
             "state": max(states, key=STATES.index) if states else "",
             "events": events,
             "time": now,
@@ -182,10 +184,11 @@ class Sender:
     Args:
         folder: Its `messages`, which the container reads, and `answers`, which it writes.
         hooks: By name.
+        start: Starts the job, and waits for it.
     """
 
-    def __init__(self, folder: Path, hooks: dict[str, Hook]) -> None:
-        self.folder, self.hooks = folder, hooks
+    def __init__(self, folder: Path, hooks: dict[str, Hook], start: Callable[[], None]) -> None:
+        self.folder, self.hooks, self._start = folder, hooks, start
 
     def send(self, messages: list[dict[str, Any]]) -> dict[str, str]:
         """Try to send each message, and return by their ids why it did not arrive; empty for those that did."""
@@ -216,7 +219,7 @@ class Sender:
         asked = str(time.time_ns())
         shown = [{name: told[name] for name in ("id", "hook", "title", "body", "state")} for told in messages]
         write(self.folder / "messages/messages.json", {"run": asked, "messages": shown}, 0o644)
-        subprocess.run(["systemctl", "start", "health@send.service"], capture_output=True, check=False)  # noqa: S607
+        self._start()
         answers = self._answers()
         said = answers["problems"] if answers.get("run") == asked else {}
         lost = "health@send did not run: journalctl -u health@send says why"
@@ -224,12 +227,18 @@ class Sender:
 
     def _answers(self) -> dict[str, Any]:
         """Read what the container wrote, which may be anything: it is not followed elsewhere as root."""
+        file_name = self.folder / "answers/answers.json"
         try:
-            with os.fdopen(os.open(self.folder / "answers/answers.json", os.O_RDONLY | os.O_NOFOLLOW)) as file:
+            with os.fdopen(os.open(file_name, os.O_RDONLY | os.O_NOFOLLOW)) as file:
                 answers = json.load(file)
         except (OSError, ValueError):
             return {}
         return answers if isinstance(answers, dict) and isinstance(answers.get("problems"), dict) else {}
+
+
+def start_job() -> None:
+    """Run `health@send`; if it fails, there are no answers."""
+    subprocess.run(["systemctl", "start", "health@send.service"], capture_output=True, check=False)  # noqa: S607
 
 
 def deliver(memory: Memory, sender: Sender, now: float) -> None:
@@ -257,9 +266,10 @@ def hook_checks(memory: Memory, sender: Sender) -> list[Check]:
     for name in sender.hooks:
         problem = memory.hooks.get(name, {}).get("problem", "")
         waiting = sum(told["hook"] == name for told in memory.outbox)
-        state, text = ("failed", f"{problem} ({waiting} waiting)") if problem else ("ok", "the last message arrived")
-        text = text if name in memory.hooks else "nothing to send yet"
-        found.append(Check(f"hook:{name}", f"hook {name}", state, text, _JOURNAL))
+        text = "the last message arrived" if name in memory.hooks else "nothing to send yet"
+        if problem:
+            text = f"{problem} ({waiting} waiting)"
+        found.append(Check(f"hook:{name}", f"hook {name}", "failed" if problem else "ok", text, _JOURNAL))
     return found
 
 
@@ -346,9 +356,10 @@ def test(sender: Sender) -> int:
     now = time.time()
     text = "This is a test: nothing is wrong, and nothing needs to be done."
     told = event(now, "health", "test message", "ok", "ok", text, "")
-    problems = sender.send([hook.message([told], now) for hook in sender.hooks.values()])
-    for name, problem in zip(sender.hooks, problems.values(), strict=True):
-        print(f"hook {name}: {problem or 'the message arrived'}")
+    messages = [hook.message([told], now) for hook in sender.hooks.values()]
+    problems = sender.send(messages)
+    for message in messages:
+        print(f"hook {message['hook']}: {problems[message['id']] or 'the message arrived'}")
     return int(any(problems.values()))
 
 
@@ -359,8 +370,9 @@ def main() -> int:
     os.umask(0o022)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        hooks = {entry["name"]: Hook(entry, settings["platform"]) for entry in settings["hooks"]}
-        sender = Sender(folder, hooks)
+        commands, platform = settings["commands"], settings["platform"]
+        hooks = [Hook(entry, commands.get(entry["name"], ""), platform) for entry in settings["hooks"]]
+        sender = Sender(folder, {hook.name: hook for hook in hooks}, start_job)
         if sys.argv[2] == "test":
             return test(sender)
         run(settings, sender)

@@ -57,8 +57,7 @@ class Looks:
     """All that can be looked at, in groups.
 
     Args:
-        settings: Those of the roles `verify` and `status`, and `timers`, `certificates`, `full_percent`, `app`,
-            `playbook`.
+        settings: What the role writes: those of `verify` and `status`, `timers`, `certificates` and so on.
         champions: The version that is champion, by model, as far as is known.
     """
 

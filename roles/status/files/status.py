@@ -313,6 +313,22 @@ def backups(folder: str) -> dict[str, Any]:
     return found
 
 
+def health(folder: str) -> dict[str, Any]:
+    """Return what the role `health` found at its last look; nothing if it is off (an empty folder).
+
+    Args:
+        folder: Where it leaves it.
+    """
+    if not folder:
+        return {}
+    said = loaded(read(Path(folder, "state.json"))) or {}
+    if not said:
+        return {"checks": []}
+    ago = time.time() - said["time"]
+    bad = [check for check in said["checks"] if check["state"] != "ok"]
+    return {"checks": bad, "looked_at": len(said["checks"]), "minutes": round(ago / 60), "since": span(ago)}
+
+
 def updates() -> dict[str, Any]:
     """Count pending security updates, by the host's package lists, and say whether a reboot is required."""
     lists = any(Path("/var/lib/apt/lists").glob("*_InRelease"))
@@ -354,6 +370,7 @@ def main() -> None:
             "replica": lambda: replica(settings["replication_port"]),
             "deployment": lambda: deployment(settings["record"]),
             "backups": lambda: backups(settings["backup_dir"]),
+            "health": lambda: health(settings["health_dir"]),
             "updates": updates,
             "versions": versions,
         }

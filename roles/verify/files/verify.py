@@ -59,6 +59,8 @@ print("\\n".join(metric.label + " " + metric.value for metric in app.metric))
 """
 
 
+_PYTHON = ("python3", "-W", "ignore")
+
 # The REST service looks for new champions every few seconds, and a training may have just promoted one.
 FOLLOW_SECONDS = 15
 
@@ -165,9 +167,7 @@ class Checks:
 
     def database_answers(self) -> str:
         """Metadata is in the configured database, which answers."""
-        backend, place, runs, tls = run(
-            "docker", "exec", "mlflow", "python3", "-W", "ignore", "-c", ASK_DATABASE
-        ).split("|")
+        backend, place, runs, tls = run("docker", "exec", "mlflow", *_PYTHON, "-c", ASK_DATABASE).split("|")
         wanted = self.settings["backend"]
         require(backend == wanted, f"expected mlflow_backend = {wanted}, but the server runs on {backend}")
         return f"{backend} {place}, {runs} runs" + (f", {tls}" if backend == "postgresql" else "")
@@ -251,7 +251,9 @@ class Checks:
         """The app predicts with the champion loaded from MLflow."""
         if not self.champions:
             raise Pending("there is no champion to predict with yet")
-        return run("docker", "exec", "-i", "streamlit", "python3", "-W", "ignore", "-", text=USE_THE_APP)
+        # Not logged, as it would look like traffic.
+        unlogged = ("--env", "MLSTACK_ACTIVITY_POLICY=off")
+        return run("docker", "exec", "-i", *unlogged, "streamlit", *_PYTHON, "-", text=USE_THE_APP)
 
     def rest_answers(self) -> str:
         """The REST service is healthy and serves every champion."""
@@ -276,7 +278,7 @@ class Checks:
             self.rest + path,
             method="POST",
             body=json.dumps(asked).encode(),
-            **{"Content-Type": "application/json"},
+            **{"Content-Type": "application/json", "Mlstack-Unlogged": "1"},
         )
         require(status == 200, f"{path}: expected status 200, got {status}: {answer[:300]!r}")
         answered = json.loads(answer)
