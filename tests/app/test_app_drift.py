@@ -1,14 +1,19 @@
 """The measures of drift, against scipy and by hand."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
+from serving.activity import ActivityLog
 from serving.profile import Profile, Seen
-from streamlit_app import drift
+from streamlit_app import drift, drift_report
+from streamlit_app.registry import Registry
+from tests.stage import Stage
 
 LEVELS = {"red": 0.6, "blue": 0.3}
 
@@ -116,3 +121,26 @@ def test_columns_of_which_nothing_is_known_are_left_out() -> None:
         pd.DataFrame({"b": [None] * 50, "x": range(50)}), profile(a=number(), b=empty)
     )
     assert [(one.name, one.verdict) for one in found] == [("b", "stable")]
+
+
+def test_the_report_names_champions_whose_rows_have_drifted(
+    trained: Stage,  # noqa: ARG001  (it sets the environment)
+    log: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drift_report.main()
+    assert {model["drifted"] == [] for model in json.loads(capsys.readouterr().out)} == {True}
+    registry = Registry.from_environment()
+    model = next(one for one in registry.models() if one.champion)
+    profile = registry.card(model.name, str(model.champion)).profile
+    assert profile
+    name = next(name for name, seen in profile.seen.items() if seen.kind == "number")
+    writer = ActivityLog(log, "inputs")
+    far = pd.DataFrame({name: [1e9] * 50})
+    writer.record(
+        source="rest", model=model.name, version=str(model.champion), rows=50, latency_ms=1, inputs=far
+    )
+    writer.close()
+    found = next(told for told in drift_report.report(registry, str(log)) if told["name"] == model.name)
+    assert (found["rows"], found["drifted"]) == (50, [name])
+    assert found["text"].startswith(f"{name} drifted in the last 7 days. {name}: ")

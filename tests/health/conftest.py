@@ -135,7 +135,7 @@ def sender(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., healt
             assert notify.main() == 0
 
         settings = {
-            "on": ["service", "disk", "training", "hook", "champion"],
+            "kinds": ["service", "disk", "training", "hook", "champion"],
             "at_least": "warning",
             "title": "$platform on $host: $summary",
             "body": "$title: $from -> $to\n$text\n$do",

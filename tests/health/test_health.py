@@ -114,7 +114,7 @@ def test_changes_of_one_look_are_one_message(
 
 def test_a_hook_gets_what_it_asks_for(memory: health.Memory, sender: Any, webhook: Any, now: float) -> None:
     hooks = sender(
-        {"team": webhook.url}, on=["disk", "training"], at_least="failed", title="$summary!", body="$key"
+        {"team": webhook.url}, kinds=["disk", "training"], at_least="failed", title="$summary!", body="$key"
     )
     trouble(memory, hooks, now, DISK, FAILED)
     ((_, said),) = webhook.taken
@@ -210,7 +210,7 @@ def test_a_container_that_does_not_answer_is_a_failure(
 def test_a_test_message_says_what_each_hook_answered(
     sender: Any, webhook: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert health.test(sender({"team": webhook.url}, on=[])) == 0
+    assert health.test(sender({"team": webhook.url}, kinds=[])) == 0
     assert "hook team: the message arrived" in capsys.readouterr().out
     assert health.test(sender({"team": webhook.url, "dead": "command: exit 1"})) == 1
     assert "hook dead: the command ended with status 1." in capsys.readouterr().out

@@ -223,6 +223,17 @@ def test_predictions_are_written_down(service: Running) -> None:
     assert read_outputs(log, "mixed").tolist()[-2:] == answer.json()["predictions"]
 
 
+def test_a_check_is_not_written_down(service: Running) -> None:
+    log = service.log.parent / "predictions.sqlite"
+    rows = MIXED.tail(2).assign(since=MIXED["since"].dt.strftime("%Y-%m-%d"))
+    before = len(read_events(log, "mixed"))
+    url = f"{service.url}/models/mixed/invocations"
+    for more in ({"Mlstack-Unlogged": "1"}, {}):  # the second is written after the first would have been
+        httpx.post(url, json={"dataframe_records": rows.to_dict("records")}, headers=more).raise_for_status()
+    wait_until(lambda: len(read_events(log, "mixed")) > before, 10)
+    assert len(read_events(log, "mixed")) == before + 1
+
+
 def test_the_page_needs_nothing_from_elsewhere(service: Running) -> None:
     page = httpx.get(f"{service.url}/docs").text
     assert "http" not in page

@@ -590,6 +590,17 @@ def test_backups_are_told(status: ModuleType, tmp_path: Path) -> None:
     assert status.backups(str(tmp_path))["last"] == said | {"hours": 2.0, "since": "2 h"}
 
 
+def test_health_is_told(status: ModuleType, tmp_path: Path) -> None:
+    assert status.health("") == {}
+    assert status.health(str(tmp_path)) == {"checks": []}
+    checks = [{"key": "disk:/", "state": "warning"}, {"key": "backup", "state": "ok"}]
+    (tmp_path / "state.json").write_text(
+        json.dumps({"time": time.time() - 120, "checks": checks, "events": []})
+    )
+    told = {"checks": checks[:1], "looked_at": 2, "minutes": 2, "since": "2 min"}
+    assert status.health(str(tmp_path)) == told
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"), [(-1, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 days")]
 )

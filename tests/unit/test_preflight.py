@@ -43,6 +43,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "image_build_ca_bundle": "/nowhere/ca.pem",
             "backup_to": "backups",
             "backup_keep": {"hours": 0, "days": 0, "weeks": 0},
+            "health_hooks": [
+                {"name": "team", "to": "hooks.example.org/s3cret", "kinds": ["services"], "at_least": "bad"},
+                {"name": "team", "to": "json://example.org", "title": "$name"},
+            ],
+            "health_certificates": ["example.org"],
         },
         [
             "mlstack_data_dir = var/lib/mlstack: expected an absolute path",
@@ -68,6 +73,12 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "image_build_ca_bundle = /nowhere/ca.pem: expected a file on this machine; there is none",
             "backup_to = backups: expected s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/FOLDER, a folder",
             "'weeks': 0}: expected at least one hour, day or week",
+            "health_hooks: team: expected unique names; more than one hook has this one",
+            "health_hooks: team: to: expected a URL such as https://HOST/PATH",
+            "health_hooks: team: kinds: services: expected some of service, replica",
+            "health_hooks: team: at_least = bad: expected warning or failed",
+            "health_hooks: team: title: $name: expected one of $platform, $host, $summary",
+            "health_certificates: example.org: expected HOST:PORT",
         ],
     ),
     "an SFTP server that is not known": (

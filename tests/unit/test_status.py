@@ -116,6 +116,7 @@ def test_all_is_well() -> None:
         "http://203.0.113.9:5000",
         "Last deployment   2026-11-23T20:08:40Z, site.yml by ana@desk, ba058e2: ok",
         "0 s behind, in s3://a-bucket/replicas, generation 20261126T120000Z-a1b2c3",
+        "Health            looked 2 min ago: 9 checks, all ok",
         "Backups           the last 12 min ago, in s3://a-bucket/backups; tried 3 days ago",
     ):
         assert part in text
@@ -195,6 +196,46 @@ def test_what_is_broken_is_told_with_the_command(
     text = screen(changed(change))
     assert "1 thing needs you:" in text
     assert told in needs(text)
+
+
+def test_what_only_health_looks_at_needs_somebody() -> None:
+    checks = [
+        {
+            "key": "hook:team",
+            "title": "hook team",
+            "state": "failed",
+            "text": "no answer",
+            "do": "sudo journalctl",
+        },
+        {
+            "key": "service:mlflow",
+            "title": "mlflow",
+            "state": "failed",
+            "text": "is down",
+            "do": "sudo journalctl",
+        },
+        {
+            "key": "drift:wine",
+            "title": "data for wine",
+            "state": "warning",
+            "text": "alcohol drifted",
+            "do": "",
+        },
+    ]
+    text = screen(changed(lambda found: found["health"].update(checks=checks)))
+    assert "Health            looked 2 min ago: 3 of 9 checks are not ok" in text
+    assert "1. hook team: no answer on the host: sudo journalctl" in needs(text)
+    assert "data for wine: alcohol drifted ansible-playbook playbooks/health.yml" in needs(text)
+    assert "is down" not in text
+
+
+def test_health_that_nobody_looks_at_is_told() -> None:
+    late = changed(lambda found: found["health"].update(minutes=31, since="31 min"))
+    assert "health was 31 min ago, over 30 min (status_health_minutes) on the host: sudo" in needs(
+        screen(late)
+    )
+    assert "Health            nobody looks: set health_schedule" in screen(HEALTHY | {"health": {}})
+    assert "Health            not looked yet" in screen(HEALTHY | {"health": {"checks": []}})
 
 
 def test_backups_that_are_not_there_are_told() -> None:

@@ -48,7 +48,7 @@ class Memory:
     """What is known from earlier looks: one file of JSON that only root reads.
 
     Attributes:
-        checks: By key: group, title, state, text, do, since when, and what was `seen` last, `case` and `told`.
+        checks: By key: what is published, and the `group`, what was `seen` last, `case` and `told`.
         champions: The version that is champion, by model; None before the first look.
         events: What changed lately, oldest first.
         outbox: Messages that have not arrived yet.
@@ -76,7 +76,7 @@ class Memory:
         """Replace what is known of a group.
 
         Returns:
-            The events: what changed for the worse or the better, failed anew, or has been failed for another day.
+            The events: what changed, failed anew, or has been failed for another day.
         """
         keys = {check.key for check in found}
         self.checks = {
@@ -151,7 +151,7 @@ class Hook:
         loud = not states or any(
             STATES.index(state) >= STATES.index(self._settings["at_least"]) for state in states
         )
-        return kind in self._settings["on"] and loud and told["key"] != f"hook:{self.name}"
+        return kind in self._settings["kinds"] and loud and told["key"] != f"hook:{self.name}"
 
     def message(self, events: list[dict[str, Any]], now: float) -> dict[str, Any]:
         """Make one message of events."""
@@ -191,7 +191,7 @@ class Sender:
         self.folder, self.hooks, self._start = folder, hooks, start
 
     def send(self, messages: list[dict[str, Any]]) -> dict[str, str]:
-        """Try to send each message, and return by their ids why it did not arrive; empty for those that did."""
+        """Try to send each message; return by their ids why it did not arrive, or nothing."""
         here = [told for told in messages if self.hooks[told["hook"]].command]
         problems = {told["id"]: self._run(self.hooks[told["hook"]].command, told) for told in here}
         return problems | self._send_from_container([told for told in messages if told not in here])
@@ -343,7 +343,7 @@ def run(settings: dict[str, Any], sender: Sender) -> None:
 
 
 def tell(memory: Memory, sender: Sender, events: list[dict[str, Any]], now: float) -> None:
-    """Put events into the list of the last ones, and a message for each hook that wants any into the outbox."""
+    """Remember events, and put a message for each hook that wants any into the outbox."""
     memory.events = (memory.events + events)[-_EVENTS_KEPT:]
     for hook in sender.hooks.values():
         wanted = [told for told in events if hook.wants(told)]

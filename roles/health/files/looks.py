@@ -1,6 +1,6 @@
 """What `health` looks at on the host, each thing as a check. Needs only Python's standard library.
 
-The roles `verify` and `status` look as well; their scripts are installed beside this one, and used as they are.
+The roles `verify` and `status` look as well; their scripts are installed beside this one, used as they are.
 """
 
 from __future__ import annotations
