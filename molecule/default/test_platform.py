@@ -92,6 +92,19 @@ def test_rest_service_keeps_its_files_and_answers_in_json(host: Host) -> None:
     assert "/var/lib/mlstack/activity" in [mount["Source"] for mount in mounts]
 
 
+def test_health_is_looked_at_and_hooks_are_told(host: Host, playbook: Playbook) -> None:
+    assert host.service("mlstack-health.timer").is_running
+    looked = playbook("playbooks/health.yml")
+    assert looked.returncode == 0, looked.stdout
+    state = json.loads(host.file("/var/lib/mlstack/health/state.json").content_string)
+    found = {check["key"]: check["state"] for check in state["checks"]}
+    for key in ("service:mlflow", "service:scoring", "disk:/", "schedule:trainer", "health"):
+        assert found[key] == "ok", state
+    told = playbook("playbooks/health.yml", "-e", "test=true")
+    assert "hook file: the message arrived" in told.stdout
+    assert "nothing is wrong" in host.file("/root/told").content_string
+
+
 def test_check_mode_previews_a_change_and_makes_none(host: Host, playbook: Playbook) -> None:
     before = host.check_output("systemctl show --property=MainPID mlflow")
     preview = playbook("playbooks/configure.yml", "--check", "--diff", "-e", "mlflow_memory=800m")

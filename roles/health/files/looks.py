@@ -87,7 +87,8 @@ class Looks:
         for title, unit, check in self.verify.all():
             if getattr(check, "__name__", "") not in _THOROUGH:
                 problem = _problem(check)
-                wrong.setdefault(unit, []).extend([f"{title.rstrip('.')}: {problem}"] if problem else [])
+                what = title.removeprefix(f"{unit}: ").rstrip(".")
+                wrong.setdefault(unit, []).extend([f"{what}: {problem}"] if problem else [])
         return [_service(unit, problems) for unit, problems in wrong.items()]
 
     def thorough(self) -> list[Check]:
@@ -223,7 +224,8 @@ def schedule(name: str, timer: dict[str, str], jobs: dict[str, dict[str, str]]) 
     state, text = "ok", f"next at {timer.get('NextElapseUSecRealtime') or 'an unknown time'}"
     do = f"sudo systemctl status {name}"
     if timer.get("ActiveState") != "active":
-        state, text = "failed", f"expected a timer that is active; got one that is {timer.get('ActiveState')}"
+        found = timer.get("ActiveState", "not there")
+        state, text = "failed", f"expected a timer that is active; got one that is {found}"
     elif job.get("ActiveState") == "failed":
         unit = job["Id"].removesuffix(".service")
         state, text, do = "failed", f"its job {unit} failed ({job['Result']})", _journal(unit)
