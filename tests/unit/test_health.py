@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.project import ROOT, platform, render, role_variables
+from .project import ROOT, platform, render, role_variables
 
 HOOKS = [
     {"name": "team", "to": "https://example.org/s3cret", "kinds": ["disk"], "title": "$summary"},
