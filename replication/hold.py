@@ -46,7 +46,7 @@ def hold(
         beat: Seconds between renewals of the lease.
 
     Returns:
-        An exit code: 0 after SIGTERM, 1 if Litestream ended by itself or the end could not be replicated, which
+        An exit code: 0 after SIGTERM, 1 if Litestream ended by itself or could not replicate the end, which
         the next start does, 3 if the lease is lost.
     """
     stopped = threading.Event()
