@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backup.artifacts import artifacts_at
-from backup.database import DatabaseError
+from backup.database import DatabaseError, upgrade
 from backup.drill import DrillError, drill
 from backup.restore import check_empty, restore
 from backup.sets import BackupError, Host, Sets
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NAMED = {
-    "verify": "open a set",
+    "verify": "open a set, and bring a copy of it to the schema of the MLflow that is here",
     "drill": "start MLflow on a set, and compare it with the running one",
     "restore": "put a set in the place of the database, which nothing may have open",
     "export": "write a set with its artifacts to a file",
@@ -106,7 +106,8 @@ def _run(options: argparse.Namespace, sets: Sets, host: Host) -> str:  # noqa: P
         return export(sets, name, host, options.file)
     if options.command == "drill":
         return drill(sets, name, host, os.environ["BACKUP_LIVE"])
-    with sets.opened(name) as (manifest, _, _):
+    with sets.opened(name) as (manifest, database, _):
+        upgrade(database)
         return f"Backup {name} is whole: {manifest.content.said}.{manifest.without_versions}"
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +34,10 @@ union select 'version ' || version || ' of ' || name from model_versions
 """
 # Litestream's own tables: a database that has them must not be replicated as another line.
 _FOREIGN = r"select name from sqlite_master where type = 'table' and name like '\_litestream\_%' escape '\'"
+
+_LATER = (
+    " It is of a later MLflow, and there is no way down: first deploy that one with playbooks/upgrade.yml."
+)
 
 
 class DatabaseError(Exception):
@@ -103,6 +111,28 @@ def look(path: Path) -> Content:
             return Content(schema, counts, {name: str(version) for name, version in champions})
     except sqlite3.DatabaseError as error:
         raise DatabaseError(f"expected a sound database of MLflow's, {path.name}; got: {error}") from error
+
+
+def upgrade(path: Path) -> None:
+    """Bring a copy, which nobody has open, to the schema of the MLflow that is here: the deployed one.
+
+    Raises:
+        DatabaseError: It is a later MLflow's, or can't be migrated.
+    """
+    done = subprocess.run(  # noqa: S603 - a program of this image
+        [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{path}"],
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        is_later = "Can't locate revision" in last
+        raise DatabaseError(
+            f"expected a database that MLflow {version('mlflow')} can bring to its schema; got: {last}. "
+            f"Nothing was changed.{_LATER if is_later else ''}"
+        )
 
 
 def ids_before(path: Path, before: int, *, deleted: bool = False) -> set[str]:

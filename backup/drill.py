@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from backup.artifacts import checksum
-from backup.database import ids_before
+from backup.database import ids_before, upgrade
 from backup.sets import read_list
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def drill(sets: Sets, name: str, host: Host, live: str) -> str:
     Raises:
         DrillError: The set is empty, lacks what the running server had then, or differs.
         BackupError: There is no such set, or it is damaged.
-        DatabaseError: Its database is damaged.
+        DatabaseError: Its database is damaged, or a later MLflow's.
     """
     with sets.opened(name) as (manifest, database, artifacts):
         if not manifest.content.counts["runs"]:
@@ -59,6 +59,7 @@ def drill(sets: Sets, name: str, host: Host, live: str) -> str:
                 f"expected a backup with runs; got {name}, which has none: it would restore nothing."
             )
         _check_complete(manifest, database, host.database)
+        upgrade(database)
         runs = _sample(
             [one for one in sorted(ids_before(database, then(manifest))) if one.startswith("run ")], _RUNS
         )

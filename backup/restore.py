@@ -7,21 +7,18 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from backup.artifacts import bring_back
-from backup.database import look
-from backup.sets import BackupError, mlflow_version, read_list
-from replication.start import IDENTITY, move_aside
+from backup.database import look, upgrade
+from backup.sets import BackupError, read_list
+from replication.start import IDENTITY, NOTE, move_aside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backup.sets import Host, Manifest, Sets
-
-# What role `mlflow` notes beside the database; without it the next deployment migrates an older schema.
-SCHEMA = "backend"
+    from backup.sets import Host, Sets
 
 
 def restore(sets: Sets, name: str, host: Host) -> str:
-    """Put a set in place, and bring back artifacts that were deleted or changed since.
+    """Put a set in place, migrated, and bring back artifacts that were deleted or changed since.
 
     Args:
         sets: Where the set is.
@@ -32,11 +29,11 @@ def restore(sets: Sets, name: str, host: Host) -> str:
         What was done, for people.
 
     Raises:
-        BackupError: There is no such set, it is damaged, or it is a later MLflow's. Nothing was changed.
-        DatabaseError: Its database is damaged. Nothing was changed.
+        BackupError: There is no such set, or it is damaged. Nothing was changed.
+        DatabaseError: Its database is damaged, or a later MLflow's. Nothing was changed.
     """
     with sets.opened(name) as (manifest, database, artifacts):
-        check_version(manifest)
+        upgrade(database)
         # First what adds only; a failure leaves the database as it is.
         said = bring_back(host.artifacts, read_list(artifacts))
         aside = put(database, host)
@@ -58,25 +55,11 @@ def put(found: Path, host: Host) -> str:
     with closing(sqlite3.connect(ready)) as database:
         database.execute("pragma journal_mode=wal")
     state = host.database.parent / "replication"
-    aside = move_aside(host.database, state / IDENTITY, host.database.with_name(SCHEMA))
+    aside = move_aside(host.database, state / IDENTITY, host.database.with_name(NOTE))
     if state.exists():
         (state / "begin-anew").touch()
     ready.rename(host.database)
     return aside
-
-
-def check_version(manifest: Manifest) -> None:
-    """Make sure that a set is not a later MLflow's, whose schema this one can't read.
-
-    Raises:
-        BackupError: It is.
-    """
-    ours = mlflow_version()
-    if _numbers(manifest.mlflow) > _numbers(ours) and ours:
-        raise BackupError(
-            f"expected a backup of MLflow {ours} or earlier; got {manifest.name}, of {manifest.mlflow}. "
-            "Nothing was changed. MLflow can't go back: deploy the later version first."
-        )
 
 
 def check_empty(host: Host) -> None:
@@ -93,7 +76,3 @@ def check_empty(host: Host) -> None:
             f"expected a host without experiments of its own; got {found.said}. Nothing was changed. To put "
             "the file in their place, and move them aside, add -e backup_replace=true."
         )
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in version.split(".") if number.isdigit()]

@@ -13,13 +13,14 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup.artifacts import Artifact
 from backup.database import Content, DatabaseError, copy, look
+from replication.start import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ class Manifest:
         why: For people.
         keep: Whether it stays until somebody deletes it.
         host: Where it was made.
-        mlflow: The version of MLflow there.
+        mlflow: The version of MLflow that ran there.
         content: What is in the database.
         database: Its ``bytes`` and ``sha256``.
         artifacts: How many (``count``) of how many ``bytes``, whether the store keeps their versions
@@ -195,7 +196,7 @@ class Sets:
                 why,
                 keep,
                 host.name,
-                mlflow_version(),
+                mlflow_version(host.database),
                 content,
                 database,
                 artifacts,
@@ -313,12 +314,11 @@ def working(folder: Path) -> Iterator[Path]:
         yield Path(made)
 
 
-def mlflow_version() -> str:
-    """Return the version of MLflow here; empty if there is none."""
-    try:
-        return version("mlflow")
-    except PackageNotFoundError:
-        return ""
+def mlflow_version(database: Path) -> str:
+    """Return the version of MLflow that last ran on a database; the one here if nothing is noted."""
+    note = database.with_name(NOTE)
+    words = note.read_text().split() if note.exists() else []
+    return words[-1] if words else version("mlflow")
 
 
 def _sha256(path: Path) -> str:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 from backup.artifacts import checksum
-from backup.restore import check_version, put
+from backup.database import upgrade
+from backup.restore import put
 from backup.sets import ARTIFACTS, DATABASE, MANIFEST, BackupError, Manifest, check, read_list, working
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def look_into(path: Path, host: Host) -> str:
         host: Whose work folder is used.
 
     Raises:
-        BackupError: The file is not an export, is cut off or damaged, or is a later MLflow's.
-        DatabaseError: Its database is damaged.
+        BackupError: The file is not an export, or is cut off or damaged.
+        DatabaseError: Its database is damaged, or a later MLflow's.
     """
     with _opened(path, host.work) as (_, manifest, _, _):
         return f"Backup {manifest.name}, made on {manifest.host} at {manifest.when}: {manifest.content.said}."
@@ -108,9 +109,8 @@ def bring_in(path: Path, host: Host) -> str:
         What was done, for people.
 
     Raises:
-        BackupError: The file is not an export, is cut off or damaged, or is a later MLflow's. In any case
-            nothing was changed.
-        DatabaseError: Its database is damaged. Nothing was changed.
+        BackupError: The file is not an export, or is cut off or damaged. Nothing was changed.
+        DatabaseError: Its database is damaged, or a later MLflow's. Nothing was changed.
     """
     with _opened(path, host.work) as (tar, manifest, folder, listed):
         there = {found.key: found for found in host.artifacts.list()}
@@ -137,9 +137,9 @@ def _opened(path: Path, work: Path) -> Iterator[tuple[tarfile.TarFile, Manifest,
                 _take(tar, name, folder / name)
             manifest = Manifest.read(folder / MANIFEST)
             check(manifest, folder / DATABASE, folder / ARTIFACTS)
-            check_version(manifest)
             listed = {found.key: found for found in read_list(folder / ARTIFACTS)}
             _check_artifacts(tar, listed)
+            upgrade(folder / DATABASE)
             yield tar, manifest, folder, listed
     except tarfile.TarError as error:
         raise BackupError(f"expected a whole file of playbooks/export.yml; got: {error}") from error

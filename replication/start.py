@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from replication.store import Store
 
 IDENTITY = "generation.json"
+# What role `mlflow` notes of its database; without it the next deployment looks whether to migrate.
+NOTE = "backend"
 _LATEST = "latest"
 
 
@@ -101,10 +103,10 @@ def _restore(replica: Replica, store: Store, host: Host, held: Held | None, *, a
     if at and not found:
         raise StartError("expected a replica to restore; got an empty place. Nothing was changed.")
     lease = take(store, held, host, source, found)
-    aside = move_aside(replica.database) if at else ""
+    aside = move_aside(replica.database, replica.state / IDENTITY, replica.database.with_name(NOTE))
     _note(replica, lease)
     if not found:
-        return Started("fresh", lease, "There is no replica: the database starts fresh.")
+        return Started("fresh", lease, f"There is no replica: the database starts fresh.{aside}")
     with closing(sqlite3.connect(part)) as database:
         database.execute("pragma journal_mode=wal")
     part.rename(replica.database)

@@ -8,20 +8,25 @@ import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import mlflow
 import pytest
+from alembic import command
+from alembic.config import Config
 from mlflow import MlflowClient
+from sqlalchemy import create_engine
 
 from backup.artifacts import Bucket
+from backup.database import copy
 from backup.drill import serving
 from backup.sets import Host, Sets
 from tests.replication.conftest import another, s3, sshd, store  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from replication.store import Store
 
@@ -114,6 +119,21 @@ def running(keys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
 def platform(running: Platform, tmp_path: Path) -> Platform:
     """The running MLflow, with a folder of the test's own for what is under way."""
     return replace(running, host=replace(running.host, work=tmp_path / "work"))
+
+
+@pytest.fixture
+def earlier(platform: Platform, tmp_path: Path) -> Path:
+    """The running one's database, as the MLflow before would have it."""
+    database = tmp_path / "earlier.db"
+    copy(platform.host.database, database)
+    config = Config()
+    config.set_main_option("script_location", str(Path(mlflow.__path__[0]) / "store/db_migrations"))
+    engine = create_engine(f"sqlite:///{database}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "-1")
+    engine.dispose()
+    return database
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 import tarfile
 from contextlib import closing
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,16 +96,33 @@ def test_to_the_replica_it_is_a_line_of_its_own(sets: Sets, stopped: Host) -> No
     assert names(stopped.database) == ["wine"]
 
 
-def test_a_later_mlflows_set_is_refused(
-    sets: Sets, stopped: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_set_names_the_mlflow_that_ran(sets: Sets, stopped: Host) -> None:
+    assert sets.save(stopped, "a test", "mine").mlflow == "3.0.0"
+    (stopped.database.parent / "backend").unlink()
+    assert sets.save(stopped, "a test", "new").mlflow == version("mlflow")
+
+
+def test_an_earlier_mlflows_set_is_migrated_before_it_is_in_place(
+    sets: Sets, platform: Platform, stopped: Host, earlier: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("backup.sets.mlflow_version", lambda: "99.1.0")
+    sets.save(replace(platform.host, database=earlier), "a test", "mine")
+    restore(sets, "mine", stopped)
+    assert look(stopped.database).schema == look(platform.host.database).schema
+    export(sets, "mine", stopped, tmp_path / "mine.tar")
+    bring_in(tmp_path / "mine.tar", stopped)
+    assert look(stopped.database).schema == look(platform.host.database).schema
+
+
+def test_a_later_mlflows_set_is_refused(sets: Sets, stopped: Host, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(stopped.database)) as opened, opened:
+        opened.execute("update alembic_version set version_num = 'later'")
     sets.save(stopped, "a test", "mine")
     before = stopped.database.read_bytes()
-    with pytest.raises(BackupError, match=r"or earlier; got mine, of 99.1.0"):
+    said = r"'later'.* Nothing was changed. It is of a later MLflow, .* playbooks/upgrade.yml"
+    with pytest.raises(DatabaseError, match=said):
         restore(sets, "mine", stopped)
     export(sets, "mine", stopped, tmp_path / "mine.tar")
-    with pytest.raises(BackupError, match=r"or earlier; got mine, of 99.1.0"):
+    with pytest.raises(DatabaseError, match=said):
         bring_in(tmp_path / "mine.tar", stopped)
     assert stopped.database.read_bytes() == before
     assert not list(stopped.database.parent.glob("before-restore-*"))

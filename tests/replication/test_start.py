@@ -207,6 +207,25 @@ def test_a_damaged_replica_is_refused(machines: tuple[Machine, Machine], damage:
     assert read(two.store).lease == one.lease  # nothing was changed
 
 
+def test_what_moved_aside_can_be_put_back(machines: tuple[Machine, Machine]) -> None:
+    one, _ = machines
+    one.start()
+    one.write(1)
+    one.stop()
+    restore(one.replica, one.store, one.host)
+    (aside,) = one.disk.glob("before-restore-*")
+    one.start()
+    one.write(2)
+    one.stop()
+    for path in one.disk.glob("mlflow.db*"):
+        path.unlink()
+    (aside / "generation.json").replace(one.replica.state / "generation.json")
+    for path in aside.iterdir():
+        path.replace(one.disk / path.name)
+    assert one.start(begin_anew=True) == "adopted"
+    assert one.rows() == [1]
+
+
 def test_a_point_in_time_is_put_in_place_and_what_was_there_moves_aside(
     machines: tuple[Machine, Machine],
 ) -> None:
@@ -218,9 +237,12 @@ def test_a_point_in_time_is_put_in_place_and_what_was_there_moves_aside(
     time.sleep(2)
     one.write(2)
     one.stop()
+    (one.disk / "backend").write_text("sqlite 3.0.0\n")
     said = restore(one.replica, one.store, one.host, at).text
     (aside,) = one.disk.glob("before-restore-*")
     assert aside.name in said
+    assert {path.name for path in aside.iterdir()} >= {"mlflow.db", "backend", "generation.json"}
+    assert not (one.disk / "backend").exists()  # so that the next deployment migrates
     assert one.rows() == [1]
     with closing(sqlite3.connect(aside / "mlflow.db")) as database:
         assert database.execute("select value from kept").fetchall() == [(1,), (2,)]
