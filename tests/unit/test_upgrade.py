@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mlflow import MlflowClient
+
+from backup.drill import serving
 
 from .project import ROOT, load_module, render, role_variables
 
@@ -190,12 +193,29 @@ def test_upgrade_and_back_between_two_real_versions(new: Version, old_python: Pa
     assert (schema(new.database), schema(kept)) == (NEW_SCHEMA, OLD_SCHEMA)
     assert "later one" in old.run(MIGRATE, "check").stderr
 
+    def since() -> dict[str, int]:
+        found = json.loads(new.run(MIGRATE, "since", OLD_SCHEMA).stdout)
+        assert (found["schema"], found["kept"]) == (NEW_SCHEMA, kept.name)
+        return dict(found["rows"])
+
+    with serving(new.database, str(new.folder / "artifacts")) as url:
+        assert since() == {}  # neither the migration nor the new server's start counts
+        client = MlflowClient(url)
+        (wine,) = client.search_model_versions("name = 'wine'")
+        client.log_metric(wine.run_id, "f1", 1.0, step=1)
+        client.log_param(wine.run_id, "depth", 3)
+        client.set_tag(wine.run_id, "note", "better")
+        client.set_registered_model_alias("wine", "best", "1")
+        client.set_registered_model_alias(
+            "wine", "champion", client.copy_model_version("models:/wine/1", "wine").version
+        )
+    moved = {"model_versions": 1, "registered_model_aliases": 2, "registered_models": 1}
+    assert since() == {"latest_metrics": 1, "metrics": 1, "params": 1, "tags": 1} | moved
     ask(
         new.database,
         "insert into runs (run_uuid, experiment_id, lifecycle_stage) values ('later', 1, 'active')",
     )
-    since = json.loads(new.run(MIGRATE, "since", OLD_SCHEMA).stdout)
-    assert since == {"schema": NEW_SCHEMA, "kept": kept.name, "runs": 1, "model_versions": 0}
+    assert since()["runs"] == 1
     went_back = new.run(MIGRATE, "back", OLD_SCHEMA)
     assert "what was there is in before-back.db" in went_back.stdout, went_back.stderr
     assert schema(new.database) == OLD_SCHEMA

@@ -2,7 +2,7 @@
 
     check            this MLflow knows the database's schema; to look at it needs no stop of the server
     migrate          migrate a copy, which takes the database's place once it is done; what was there is kept
-    since SCHEMA     print as JSON what is in the database, but not in the newest copy of that schema
+    since SCHEMA     print as JSON what is in the database, but not so in the newest copy of that schema
     back SCHEMA      put the newest copy of that schema in the database's place; what was there is kept
 
 SQLite has no way back from half a migration, so none is ever tried on the database itself. The database is
@@ -24,6 +24,13 @@ from typing import Any
 
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+
+# MLflow's tables that the database and `kept` both have; those with an underscore first are Litestream's.
+SHARED = r"""
+select name from main.sqlite_master where type = 'table' and name not like 'sqlite\_%' escape '\'
+    and name not like '\_%' escape '\' and name != 'alembic_version'
+intersect select name from kept.sqlite_master where type = 'table'
+"""
 
 
 class Refused(Exception):  # noqa: N818 (it reads as what it is)
@@ -80,22 +87,36 @@ def migrate(database: Path) -> None:
 
 
 def since(database: Path, schema: str) -> None:
-    """Print what going back to a schema would take away.
+    """Print what going back to a schema would take away: of each table how many rows are new or changed.
+
+    Columns and tables that a migration has added do not count.
 
     Raises:
         Refused: There is no copy of that schema.
     """
-    found: dict[str, Any] = {"schema": _schema(database), "kept": "", "runs": 0, "model_versions": 0}
+    found: dict[str, Any] = {"schema": _schema(database), "kept": "", "rows": {}}
     if found["schema"] != schema:
         kept = _newest(database, schema)
         with closing(_looked_at(database)) as opened:
             opened.execute("attach ? as kept", (f"file:{kept}?mode=ro",))
-            for table, key in (("runs", "run_uuid"), ("model_versions", "name || '/' || version")):
-                (found[table],) = opened.execute(
-                    f"select count(*) from {table} where {key} not in (select {key} from kept.{table})"  # noqa: S608
-                ).fetchone()
-        found["kept"] = kept.name
+            changed = {table: _changed(opened, table) for (table,) in opened.execute(SHARED).fetchall()}
+        found |= {"kept": kept.name, "rows": {table: rows for table, rows in changed.items() if rows}}
     print(json.dumps(found))
+
+
+def _changed(opened: sqlite3.Connection, table: str) -> int:
+    """Count the rows of a table that `kept` lacks, or has otherwise."""
+    columns = opened.execute(
+        "select name from pragma_table_info(:table, 'main') "
+        "intersect select name from pragma_table_info(:table, 'kept')",
+        {"table": table},
+    )
+    same = " and ".join(f'old."{name}" is now."{name}"' for (name,) in columns)
+    (rows,) = opened.execute(
+        f'select count(*) from main."{table}" as now '  # noqa: S608 - names of the schema
+        f'where not exists (select 1 from kept."{table}" as old where {same})'
+    ).fetchone()
+    return int(rows)
 
 
 def back(database: Path, schema: str) -> None:
