@@ -40,7 +40,7 @@ STAND_INS = {
 - ansible.builtin.systemd_service: {name: "{{ service_name }}.service", state: started}
 """,
     "roles/service/tasks/once.yml": """\
-- ansible.builtin.set_fact: {service_once: {rc: 0, stdout: "unchanged: schema x", stderr: ""}}
+- ansible.builtin.set_fact: {service_once: {rc: 0, stdout: "{{ service_command[-2:] | join(' ') }}", stderr: ""}}
 - ansible.builtin.set_fact: {service_once: {rc: 1, stdout: "", stderr: "it can't be migrated"}}
   when: unmigrated is defined
 """,
@@ -160,6 +160,38 @@ def test_what_is_in_place_but_does_not_run_is_told(host: Host) -> None:
         in run.said
     )
     assert "Nothing was changed" not in run.said
+
+
+RESTORE = """\
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: "{{ mlflow_replaced_by }}", tasks_from: restore}
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "said"),
+    [
+        ("backup", {"backup_to": "s3://sets/mine", "backup_name": "mine"}, "restore mine"),
+        (
+            "replication",
+            {
+                "replication_to": "s3://replicas/mine",
+                "replication_at": "latest",
+                "__replication_environment": {},
+            },
+            "restore latest",
+        ),
+    ],
+)
+def test_both_restores_go_this_way(host: Host, role: str, variables: dict[str, str], said: str) -> None:
+    (host.folder / "play.yml").write_text(RESTORE)
+    run = host.replace(NOW, *BOTH, mlflow_replaced_by=role, **variables)
+    assert run.returncode == 0, run.output
+    assert f"{said} What was there is in " in run.said
+    assert host.said[:2] == [f"stop {unit}" for unit in BOTH]
+    assert host.active == set(BOTH)
 
 
 IMAGE = """\
