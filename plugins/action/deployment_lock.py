@@ -50,6 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "mount_points": {"type": "list", "elements": "str", "default": []},
                 "seconds": {"type": "int", "default": 120},
                 "shown": {"type": "list", "elements": "str", "default": []},
+                "record_begin": {"type": "bool", "default": False},
             }
         )
         if self._task.check_mode:
@@ -67,11 +68,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if arguments["state"] == "released":
             return {**outcome, "changed": False, **self._ask(do="release", run=run)}
         holder = {"run": run, **self._who(), "variables": self._variables(arguments["shown"])}
-        answer = self._ask(do="take", holder=holder, take_over=arguments["take_over"])
+        how = {name: arguments[name] for name in ("take_over", "record_begin")}
+        answer = self._ask(do="take", holder=holder, **how)
         if answer["outcome"] == "held":
-            raise AnsibleActionFail(refusal(answer["holder"]))
+            raise AnsibleActionFail(refusal(answer["holder"]), result={"holder": answer["holder"]})
         if answer["outcome"] == "taken":
             outcome["socket"] = self._renew_from_now_on(run)
+            outcome["is_recorded"] = arguments["record_begin"]
         return {**outcome, "changed": False, "outcome": answer["outcome"], "run": run}
 
     def _who(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ requirements:
 # As the action plug-in `deployment_lock` has it.
 RUN = "MLSTACK_DEPLOYMENT_RUN"
 SECONDS = 60.0
+GONE_SECONDS = 10.0  # for a host that may be gone, and of which the record has a line
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -38,6 +39,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__()
         os.environ[RUN] = uuid.uuid4().hex[:12]
         self.lock: socket.socket | None = None
+        self.is_recorded = False
         self.changed: dict[str, list[str]] = {}
         self.failed = ""
 
@@ -45,8 +47,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Note a change, or the lock."""
         found, task = result.result, result.task
         if "socket" in found and task.action == "deployment_lock":
+            self.is_recorded = found["is_recorded"]
             self.lock = socket.socket(socket.AF_UNIX)
-            self.lock.settimeout(SECONDS)
+            self.lock.settimeout(GONE_SECONDS if self.is_recorded else SECONDS)
             self.lock.connect(found["socket"])
         if found.get("changed"):
             names = self.changed.setdefault(task._role.get_name() if task._role else "", [])
@@ -77,7 +80,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             recorded = self.lock.recv(64)
         except OSError:
             recorded = b""
-        if not recorded:
+        if not recorded and not self.is_recorded:
             self._display.warning(
                 "This run could not be recorded on the host, whose lock of deployments lapses within minutes."
             )

@@ -42,6 +42,10 @@ options:
     type: list
     elements: str
     default: []
+  record_begin:
+    description: Add a line when the lock is taken, too, for a playbook after which the host may be gone.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -61,6 +65,15 @@ run:
   type: str
   returned: if the lock is held
   sample: 0a1b2c3d4e5f
+is_recorded:
+  description: Whether a line was added already.
+  type: bool
+  returned: if the lock is taken
+  sample: false
+holder:
+  description: Who holds the lock.
+  type: dict
+  returned: if another playbook does, as a failure
 socket:
   description: Where the process that renews the lock listens for the end.
   type: str

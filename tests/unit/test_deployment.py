@@ -25,6 +25,7 @@ WITHOUT = {
     "export.yml": "as backup.yml",
     "health.yml": "only looks",
     "history.yml": "only looks",
+    "lock.yml": "for a host that may not answer: takes it if the host does",
     "status.yml": "only looks",
     "verify.yml": "only looks",
 }
@@ -77,6 +78,25 @@ HISTORY = """\
 """
 
 
+# What playbooks/aws_provision.yml and destroy.yml do once AWS has said which hosts run.
+WITHOUT_A_HOST = f"""\
+- hosts: localhost
+  gather_facts: false
+  tasks: [{{ansible.builtin.set_fact: {{aws_running_hosts: [a-host]}}}}]
+- ansible.builtin.import_playbook: {ROOT}/playbooks/lock.yml
+  vars:
+    ansible_become: false
+    ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"
+    deployment_folder: "{{{{ inventory_dir }}}}/run"
+    deployment_record: "{{{{ inventory_dir }}}}/data/deployments.jsonl"
+    deployment_record_begin: true
+    mlstack_wait_for_host: true
+- hosts: localhost
+  gather_facts: false
+  tasks: [{{ansible.builtin.debug: {{msg: It went on.}}, changed_when: true}}]
+"""
+
+
 class Control:
     """A machine that runs playbooks, and the host, which is a folder."""
 
@@ -85,6 +105,7 @@ class Control:
         (folder / "ansible.cfg").write_text(CONFIG)
         (folder / "play.yml").write_text(PLAYBOOK)
         (folder / "history.yml").write_text(HISTORY)
+        (folder / "without.yml").write_text(WITHOUT_A_HOST)
         (folder / "hosts").write_text("[mlstack]\na-host ansible_connection=local\n")
         self.runs: list[subprocess.Popen[str]] = []
 
@@ -237,6 +258,37 @@ def test_line_waits_until_the_data_volume_is_mounted(control: Control) -> None:
     assert len(control.record()) == 2
 
 
+@pytest.mark.slow
+def test_what_may_be_the_last_run_is_recorded_at_once(control: Control) -> None:
+    run = control.run(playbook="without.yml")
+    assert run[0] == 0, run[1]
+    assert [line["outcome"] for line in control.record()] == ["begun", "ok"]
+
+
+@pytest.mark.slow
+def test_host_is_locked_only_if_it_answers(control: Control) -> None:
+    control.start("-e", "work=6")
+    control.wait(control.lock)
+    status, said = control.run(playbook="without.yml")
+    assert status != 0
+    assert "Expected no other deployment; got play.yml by " in said
+    assert "It went on" not in said
+    control.wait(lambda: not control.lock())
+    # A host on which nothing can be written, and one that is gone.
+    (control.folder / "data").rename(control.folder / "away")
+    (control.folder / "data").touch()
+    status, said = control.run(playbook="without.yml")
+    assert status == 0, said
+    assert "neither recorded there nor kept apart from others" in said
+    assert "It went on" in said
+    ssh = "ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1"
+    (control.folder / "hosts").write_text(f"[mlstack]\na-host {ssh}\n")
+    status, said = control.run(playbook="without.yml")
+    assert status == 0, said
+    assert "UNREACHABLE" in said
+    assert "It went on" in said
+
+
 def test_lock_is_renewed_while_the_control_machine_lives_and_lapses_after_it(tmp_path: Path) -> None:
     on_host = load_module("roles/deployment/files/on_host.py")
     known = on_host.Deployments(str(tmp_path / "state"), str(tmp_path / "record"), [], 120)
@@ -273,3 +325,17 @@ def test_every_play_that_changes_the_host_takes_the_lock_first() -> None:
     first = [(name, play["tasks"][0].get("ansible.builtin.import_role")) for name, play in plays()]
     assert len(first) > 5
     assert {name for name, role in first if role != {"name": "deployment"}} == set(WITHOUT)
+
+
+@pytest.mark.parametrize("name", ["aws_provision.yml", "destroy.yml"])
+def test_what_changes_aws_locks_the_host_first(name: str) -> None:
+    first, second, *_ = read_yaml(ROOT / "playbooks" / name)
+    assert second["ansible.builtin.import_playbook"] == "lock.yml"
+    looks = {
+        name
+        for task in first["tasks"]
+        if "ansible.builtin.include_role" in task
+        for name in task.get("loop", [task["ansible.builtin.include_role"]["tasks_from"]])
+    }
+    assert looks <= {"validate", "find"}
+    assert "find" in looks

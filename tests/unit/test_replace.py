@@ -40,7 +40,8 @@ STAND_INS = {
 - ansible.builtin.systemd_service: {name: "{{ service_name }}.service", state: started}
 """,
     "roles/service/tasks/once.yml": """\
-- ansible.builtin.set_fact: {service_once: {rc: 0, stdout: "{{ service_command[-2:] | join(' ') }}", stderr: ""}}
+- ansible.builtin.set_fact:
+    service_once: {rc: 0, stdout: "{{ service_command[-2:] | join(' ') }}", stderr: ""}
 - ansible.builtin.set_fact: {service_once: {rc: 1, stdout: "", stderr: "it can't be migrated"}}
   when: unmigrated is defined
 """,

@@ -3,6 +3,7 @@
 The first argument is JSON: `do`, which is one of
 
 - `take`: take the lock for `holder`, unless a live one of another run holds it; `take_over` takes it anyway.
+  With `record_begin` a line is added at once.
 - `renew`, `release`: for `run`, if it still holds the lock.
 - `end`: add what became of `run` to the record, and release.
 
@@ -47,6 +48,8 @@ class Deployments:
         # Runs by id: they have a place here until they are in the record.
         self.runs: dict[str, dict[str, Any]] = known.get("runs", {})
         self.lock: dict[str, Any] = known.get("lock", {})
+        # Those to record although they have not ended.
+        self.begun: list[str] = []
 
     def holder(self) -> dict[str, Any]:
         """Return the live holder; nothing if the lock is free or has lapsed."""
@@ -94,19 +97,20 @@ class Deployments:
         return self.release(run)
 
     def save(self) -> None:
-        """Write the lock, and add the runs that have ended to the record."""
+        """Write the lock, and add the runs that have ended, or are to be recorded now, to the record."""
         if all(os.path.ismount(place) for place in self.mount_points):
             ended = [
                 run for run in self.runs.values() if "ended" in run and run["run"] != self.lock.get("run")
             ]
-            if ended:
+            begun = [self.runs[run] | {"ended": stamp(), "outcome": "begun"} for run in self.begun]
+            if ended or begun:
                 self.record.parent.mkdir(parents=True, exist_ok=True)
                 # A line that a power loss cut off is not continued.
                 torn = self.record.exists() and self.record.read_bytes()[-1:] not in {b"", b"\n"}
                 with os.fdopen(
                     os.open(self.record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a"
                 ) as file:
-                    file.write("\n" * torn + "".join(json.dumps(run) + "\n" for run in ended))
+                    file.write("\n" * torn + "".join(json.dumps(run) + "\n" for run in ended + begun))
                     file.flush()
                     os.fsync(file.fileno())
             self.runs = {name: run for name, run in self.runs.items() if run not in ended}
@@ -125,6 +129,8 @@ def main() -> None:
         known = Deployments(asked["state"], asked["record"], asked["mount_points"], asked["seconds"])
         if asked["do"] == "take":
             outcome = known.take(asked["holder"], take_over=asked["take_over"])
+            if asked["record_begin"] and outcome == "taken":
+                known.begun.append(asked["holder"]["run"])
         elif asked["do"] == "end":
             outcome = known.end(asked["run"], asked["result"])
         else:
