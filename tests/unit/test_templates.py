@@ -205,14 +205,20 @@ def test_job_starts_only_with_room_on_its_disks(tmp_path: Path) -> None:
 
 
 def test_start_fails_unless_the_service_answers_in_time(tmp_path: Path) -> None:
-    client = no_docker(tmp_path) / "curl"
+    """Also when something answers, but without a container it is not the service."""
+    silent = "web did not answer at http://127.0.0.1:80/ within 1 s\n"
     answers = [SCRIPT, "answers", "web", "http://127.0.0.1:80/", "1"]
-    for status, said in ((0, ""), (7, "web did not answer at http://127.0.0.1:80/ within 1 s\n")):
-        client.write_text(f"#!/bin/sh\nexit {status}\n")
-        client.chmod(0o755)
+    for status, docker, said in (
+        (0, f"echo {os.getpid()}", ""),
+        (7, "exit 1", silent),
+        (0, "exit 1", silent),
+    ):
+        for name, script in (("curl", f"exit {status}"), ("docker", docker)):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name).chmod(0o755)
         path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
         done = subprocess.run(answers, env=path, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout) == (int(status != 0), said)
+        assert (done.returncode, done.stdout) == (int(said != ""), said)
 
 
 def test_start_fails_at_once_when_the_container_has_ended(tmp_path: Path) -> None:

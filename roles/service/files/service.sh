@@ -33,10 +33,11 @@ lost() {
   docker rm --force "$1-lost-$pid" >/dev/null 2>&1 &
 }
 
-# What ended will never answer: neither a container that was there, nor the unit's main process, its client.
+# What ended will never answer: neither a container that was there, nor the unit's main process, its client. Without a container,
+# what answers is something else that holds the port.
 answers() {
   end=$(($(now) + $3)) born=
-  until curl --silent --fail --output /dev/null --max-time "$3" "$2"; do
+  until curl --silent --fail --output /dev/null --max-time "$3" "$2" && lives "$1"; do
     if lives "$1"; then
       born=yes
     elif [ "$born" ] || ! test -d "/proc/${MAINPID:-self}"; then
