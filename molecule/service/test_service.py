@@ -170,3 +170,23 @@ def test_job_that_fails_by_itself_is_followed_up_and_one_that_succeeds_is_not(
     fine.start("exit 0")
     assert fine.ends() == "success"
     assert "left behind" not in fine.journal
+
+
+def test_what_is_no_longer_wanted_goes_with_its_timers_and_jobs(
+    host: Host, job: Jobs, playbook: Playbook
+) -> None:
+    timer = r"[Timer]\nOnCalendar=daily\nUnit=job@daily.service\n[Install]\nWantedBy=timers.target\n"
+    host.check_output(f"printf '{timer}' >/etc/systemd/system/job-daily.timer")
+    host.check_output("systemctl enable --now job-daily.timer")
+    running = job("job@daily")
+    running.start("sleep 3600")
+    assert running.says("at work")
+    for changes in (True, False):
+        removed = playbook("molecule/service/remove.yml")
+        assert removed.returncode == 0, removed.stdout
+        assert ("changed=0" not in removed.stdout) is changes
+        assert host.check_output("systemctl list-units --all --plain --no-legend 'job*'") == ""
+    assert host.run("ls /etc/systemd/system/job* /etc/default/job* | grep .").rc != 0
+    assert host.check_output("docker ps --all --quiet --filter name=job") == ""
+    assert host.service("web").is_running
+    assert playbook("molecule/service/job.yml").returncode == 0

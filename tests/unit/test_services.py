@@ -205,6 +205,24 @@ def test_each_daemon_is_checked_on_the_host(follows: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("variables", "unwanted"),
+    [
+        ({"backup_to": "/mnt/backup", "replication_to": "/mnt/replica"}, []),
+        ({}, ["replication", "backup"]),
+        ({"backup_to": "/mnt/backup", "mlflow_backend": "postgresql"}, ["replication", "backup"]),
+    ],
+)
+def test_what_a_deployment_no_longer_has_is_removed(variables: dict[str, str], unwanted: list[str]) -> None:
+    """The scheduler and the workers are removed where they are deployed."""
+    assert render("service_unwanted", platform(**variables)) == unwanted
+    for playbook in ("configure", "move_to_postgresql"):
+        text = (ROOT / f"playbooks/{playbook}.yml").read_text()
+        assert text.rindex("tasks_from: remove") > text.rindex(
+            "name: mlflow" if "move" in playbook else "loop:"
+        )
+
+
+@pytest.mark.parametrize(
     ("variables", "refused"),
     [
         (
