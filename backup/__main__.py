@@ -29,6 +29,7 @@ from backup.artifacts import artifacts_at
 from backup.database import DatabaseError, upgrade
 from backup.drill import DrillError, drill
 from backup.restore import check_empty, restore
+from backup.room import RoomError
 from backup.sets import BackupError, Host, Sets
 from backup.transfer import bring_in, export, look_into
 from replication.places import store_at
@@ -43,7 +44,7 @@ _NAMED = {
     "restore": "put a set in the place of the database, which nothing may have open",
     "export": "write a set with its artifacts to a file",
 }
-_EXPECTED = (BackupError, DatabaseError, DrillError, StoreError, sqlite3.Error, OSError)
+_EXPECTED = (BackupError, DatabaseError, DrillError, RoomError, StoreError, sqlite3.Error, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,7 +164,8 @@ def made(environment: Mapping[str, str]) -> tuple[Sets, Host]:
     host = Host(
         environment["BACKUP_HOST"], Path(environment["BACKUP_DATABASE"]), work, artifacts, place, settings
     )
-    return Sets(store_at(environment["BACKUP_TO"], region), work), host
+    to = environment["BACKUP_TO"]
+    return Sets(store_at(to, region), work, Path(to) if to.startswith("/") else None), host
 
 
 if __name__ == "__main__":

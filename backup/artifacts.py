@@ -33,7 +33,13 @@ class Artifact:
 
 
 class Artifacts(Protocol):
-    """What MLflow's stores can do."""
+    """What MLflow's stores can do.
+
+    Attributes:
+        folder: Where they are on a disk of the host; None if they are elsewhere.
+    """
+
+    folder: Path | None
 
     def list(self) -> Iterator[Artifact]:
         """Return all that there are now."""
@@ -47,6 +53,9 @@ class Artifacts(Protocol):
 
     def write(self, key: str, content: IO[bytes]) -> None:
         """Write what is read from a file as the newest version."""
+
+    def move(self, key: str, to: str) -> None:
+        """Move what is there under a key to another, which is free."""
 
     def bring_back(self, artifact: Artifact) -> None:
         """Make the version that was listed the newest again.
@@ -67,6 +76,7 @@ class Bucket:
 
     def __init__(self, bucket: str, prefix: str, client: Any) -> None:  # noqa: ANN401 - boto3 has no types
         self._bucket, self._root, self._client = bucket, f"{prefix.strip('/')}/".lstrip("/"), client
+        self.folder: Path | None = None
 
     def list(self) -> Iterator[Artifact]:
         """Return all that there are now; without versions, a bucket calls each version "null"."""
@@ -96,6 +106,12 @@ class Bucket:
     def write(self, key: str, content: IO[bytes]) -> None:
         """Write what is read from a file as the newest version."""
         self._client.upload_fileobj(content, self._bucket, self._root + key)
+
+    def move(self, key: str, to: str) -> None:
+        """Move what is there under a key to another, which is free."""
+        there = {"Bucket": self._bucket, "Key": self._root + key}
+        self._client.copy(there, self._bucket, self._root + to)
+        self._client.delete_object(**there)
 
     def bring_back(self, artifact: Artifact) -> None:
         """Make the version that was listed the newest again.
@@ -133,6 +149,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.folder: Path | None = root
 
     def list(self) -> Iterator[Artifact]:
         """Return all that there are now."""
@@ -160,6 +177,12 @@ class Folder:
         with part.open("wb") as to:
             shutil.copyfileobj(content, to)
         part.replace(path)
+
+    def move(self, key: str, to: str) -> None:
+        """Move what is there under a key to another, which is free."""
+        path = self._root / to
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self._root / key).rename(path)
 
     def bring_back(self, artifact: Artifact) -> None:
         """Refuse: nothing is kept.

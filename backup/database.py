@@ -92,6 +92,12 @@ def copy(source: Path, to: Path) -> None:
         made.execute("pragma journal_mode=delete")
 
 
+def size_of(database: Path) -> int:
+    """Return how large a copy may be, in bytes: the file and its log; 0 if there is none."""
+    files = (database, database.with_name(f"{database.name}-wal"))
+    return sum(path.stat().st_size for path in files if path.exists())
+
+
 def look(path: Path) -> Content:
     """Check all of a database that nobody has open, and say what is in it.
 

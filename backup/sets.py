@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup.artifacts import Artifact
-from backup.database import Content, DatabaseError, copy, look
+from backup.database import Content, DatabaseError, copy, look, size_of
+from backup.room import Need, check_room
 from replication.start import NOTE
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ class Sets:
     Args:
         store: Where they are.
         work: Folder for what is read back, on a disk with room for the database.
+        folder: Where they are on a disk of the host; None if they are elsewhere.
     """
 
-    def __init__(self, store: Store, work: Path) -> None:
-        self._store, self._work = store, work
+    def __init__(self, store: Store, work: Path, folder: Path | None = None) -> None:
+        self._store, self._work, self._folder = store, work, folder
 
     def names(self) -> list[str]:
         """Return the names of all whole sets."""
@@ -177,12 +179,16 @@ class Sets:
         Raises:
             BackupError: The name is taken, or what was stored is not what was sent.
             DatabaseError: There is no database, or the copy is damaged; then nothing is stored.
+            RoomError: A disk has no room for it; then nothing is written.
         """
         now = time.gmtime()
         name = name or time.strftime("%Y%m%dT%H%M%SZ", now)
         check_name(name)
         if name in self.names():
             raise BackupError(f"expected a new name; got {name}, which is taken. Choose another.")
+        size = size_of(host.database)
+        needs = [Need(self._work, 2 * size, "two copies of the database")]
+        check_room(*needs, *([Need(self._folder, size, "the set")] if self._folder else []))
         with working(self._work) as folder:
             copy(host.database, folder / DATABASE)
             content = look(folder / DATABASE)
@@ -217,12 +223,18 @@ class Sets:
         Raises:
             BackupError: There is no such set, or it is not what its manifest says.
             DatabaseError: Its database is damaged.
+            RoomError: The disk of the work folder has no room for it.
         """
         manifest = self.manifest(name)
+        check_room(self.need(manifest))
         with working(self._work) as folder:
             database, artifacts = self._fetch(name, folder)
             check(manifest, database, artifacts)
             yield manifest, database, artifacts
+
+    def need(self, manifest: Manifest) -> Need:
+        """Return what it takes to open a set."""
+        return Need(self._work, manifest.database["bytes"], "a copy of the database")
 
     def prune(self, keep: tuple[int, int, int] = KEEP) -> list[str]:
         """Delete those of the timer's sets that are not needed any more, and halves of sets.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,20 +19,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backup.artifacts import Folder
+from backup.artifacts import Bucket, Folder
 from backup.database import DatabaseError, copy, look
 from backup.restore import check_empty, restore
-from backup.sets import BackupError
-from backup.transfer import bring_in, export
+from backup.room import RoomError
+from backup.sets import BackupError, Sets
+from backup.transfer import bring_in, export, look_into
 from replication.lease import Host as Machine
 from replication.litestream import Replica
 from replication.start import start
 from replication.store import FolderStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from backup.sets import Host, Sets
+    from backup.artifacts import Artifacts
+    from backup.sets import Host
     from tests.backup.conftest import Platform
 
 pytestmark = pytest.mark.slow
@@ -164,6 +170,79 @@ def test_a_set_goes_from_host_to_host_as_a_file(
         BackupError, match=r"expected a host without experiments of its own; got .*backup_replace"
     ):
         check_empty(other)
+
+
+def test_artifacts_that_differ_from_the_files_move_aside(
+    sets: Sets, platform: Platform, stopped: Host, tmp_path: Path
+) -> None:
+    """In a folder, and in a bucket without versions; what is the same stays, as do versions."""
+    experiment = platform.experiment()
+    same, differs, longer = (
+        platform.key(experiment, platform.log(experiment, body)) for body in (b"same", b"before", b"short")
+    )
+    sets.save(platform.host, "a test", "mine")
+    export(sets, "mine", stopped, file := tmp_path / "mine.tar")
+    name = f"plain-{time.time_ns()}"
+    platform.client.create_bucket(Bucket=name)
+    plain = Bucket(name, "x", platform.client)
+
+    def hosts(artifacts: Artifacts) -> Iterator[Host]:
+        """Hosts without a database: each puts one aside under the name of the second."""
+        for number in range(2):
+            database = tmp_path / f"{type(artifacts).__name__}-{number}" / "mlflow.db"
+            database.parent.mkdir()
+            yield replace(stopped, database=database, artifacts=artifacts)
+
+    for store in (Folder(tmp_path / "artifacts"), plain):
+        for key, body in ((same, b"same"), (differs, b"edited"), (longer, b"longer now")):
+            store.write(key, io.BytesIO(body))
+        first, second = hosts(store)
+        said = bring_in(file, first)
+        (folder,) = re.findall(
+            r" 2 that differed are in (before-import-\w+)/ of the artifacts' store now\.", said
+        )
+        bodies = {}
+        for found in store.list():
+            with store.open(found) as content:
+                bodies[found.key] = content.read()
+        assert [bodies[key] for key in (same, differs, longer)] == [b"same", b"before", b"short"]
+        aside = {key: body for key, body in bodies.items() if key.startswith("before-import-")}
+        assert aside == {f"{folder}/{differs}": b"edited", f"{folder}/{longer}": b"longer now"}
+        assert " 0 artifacts were written." in bring_in(file, second)
+    platform.client.put_object(Bucket="artifacts", Key=f"mlflow/{differs}", Body=b"edited")
+    assert "differed" not in bring_in(file, stopped)  # it is an old version now
+    assert platform.stored(differs) == b"before"
+
+
+def test_without_room_nothing_is_written(
+    sets: Sets, platform: Platform, stopped: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets.save(platform.host, "a test", "mine")
+    export(sets, "mine", stopped, file := tmp_path / "mine.tar")
+    host = replace(stopped, artifacts=Folder(tmp_path / "artifacts"))
+    local = Sets(FolderStore(tmp_path / "sets"), tmp_path / "work", tmp_path / "sets")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    free = shutil.disk_usage(tmp_path).free
+    copies, set_, one = "for two copies of the database", "for the set", "for a copy of the database"
+    for attempt, told in (
+        (lambda: local.save(host, "a test"), rf"{copies}, [\d.]+ GB {set_}, .* to go on\); got [\d.]+ GB\."),
+        (lambda: sets.opened("mine").__enter__(), one),
+        (lambda: export(sets, "mine", stopped, tmp_path / "other.tar"), rf"{one}, [\d.]+ GB for the file"),
+        (lambda: look_into(file, host), one),
+        (lambda: bring_in(file, host), one),
+    ):
+        monkeypatch.setattr("backup.room.SPARE", free)
+        with pytest.raises(RoomError, match=told):
+            attempt()
+    # Room for the database, but not for the artifacts as well.
+    monkeypatch.setattr("backup.room.SPARE", 0)
+    monkeypatch.setattr(
+        "backup.transfer.check_version", lambda _: monkeypatch.setattr("backup.room.SPARE", free)
+    )
+    with pytest.raises(RoomError, match="for the artifacts"):
+        bring_in(file, host)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
 
 
 @pytest.mark.parametrize(
