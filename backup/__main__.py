@@ -2,7 +2,7 @@
 
 BACKUP_TO          where the sets are: s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/FOLDER, or a folder
 BACKUP_DATABASE    MLflow's SQLite file
-BACKUP_WORK        folder for copies under way, and for what the last ones came to: last.json, drill.json
+BACKUP_WORK        folder for copies under way, and for what is found out: last.json, drill.json, needs.json
 BACKUP_ARTIFACTS   MLflow's artifacts: s3://BUCKET/PREFIX, or a folder
 BACKUP_REGION      the buckets' region
 BACKUP_HOST        this host's name
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from backup.artifacts import artifacts_at
 from backup.database import DatabaseError, upgrade
 from backup.drill import DrillError, drill
+from backup.needs import note_needs
 from backup.restore import check_empty, restore
 from backup.room import RoomError
 from backup.sets import BackupError, Host, Sets
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     saving.add_argument("--why", default="asked for", help="for people")
     saving.add_argument("--timer", action="store_true", help="it goes in time, and others go now")
     commands.add_parser("list", help="list the sets")
+    commands.add_parser("needs", help="note in needs.json which artifacts the sets need")
     for name, what in _NAMED.items():
         command = commands.add_parser(name, help=what)
         command.add_argument("name", nargs="?", default="", help="of the set; by default the newest")
@@ -96,6 +98,8 @@ def _run(options: argparse.Namespace, sets: Sets, host: Host) -> str:  # noqa: P
         return _save(options, sets, host)
     if options.command == "list":
         return _list(sets)
+    if options.command == "needs":
+        return note_needs(sets, host.work / "needs.json")
     if options.command == "import":
         if not options.replace:
             check_empty(host)

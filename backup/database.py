@@ -32,6 +32,11 @@ union select 'experiment ' || experiment_id from experiments
 union select 'version ' || version || ' of ' || name from model_versions
     where creation_time < :before and (:deleted or current_stage != 'Deleted_Internal')
 """
+_ACTIVE = """
+select run_uuid from runs where lifecycle_stage = 'active'
+union select model_id from logged_models where lifecycle_stage = 'active'
+union select request_id from trace_info
+"""
 # Litestream's own tables: a database that has them must not be replicated as another line.
 _FOREIGN = r"select name from sqlite_master where type = 'table' and name like '\_litestream\_%' escape '\'"
 
@@ -139,6 +144,16 @@ def upgrade(path: Path) -> None:
             f"expected a database that MLflow {version('mlflow')} can bring to its schema; got: {last}. "
             f"Nothing was changed.{_LATER if is_later else ''}"
         )
+
+
+def active_ids(path: Path) -> set[str]:
+    """Name the runs, models and traces of a database that are not deleted: what artifacts belong to.
+
+    Args:
+        path: The SQLite file, which nobody has open.
+    """
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as opened:
+        return {name for (name,) in opened.execute(_ACTIVE)}
 
 
 def ids_before(path: Path, before: int, *, deleted: bool = False) -> set[str]:

@@ -232,6 +232,16 @@ class Sets:
             check(manifest, database, artifacts)
             yield manifest, database, artifacts
 
+    @contextmanager
+    def listed(self, name: str) -> Iterator[Path]:
+        """Bring the list of a set's artifacts here.
+
+        Raises:
+            BackupError: The set is damaged.
+        """
+        with working(self._work) as folder:
+            yield self._bring(name, ARTIFACTS, folder)
+
     def need(self, manifest: Manifest) -> Need:
         """Return what it takes to open a set."""
         return Need(self._work, manifest.database["bytes"], "a copy of the database")
@@ -265,12 +275,14 @@ class Sets:
 
     def _fetch(self, name: str, folder: Path) -> tuple[Path, Path]:
         folder.mkdir(exist_ok=True)
-        for file in (DATABASE, ARTIFACTS):
-            try:
-                self._store.download(f"{name}/{file}", folder / file)
-            except FileNotFoundError:
-                raise BackupError(f"expected {file} in backup {name}; got none: it is damaged.") from None
-        return folder / DATABASE, folder / ARTIFACTS
+        return self._bring(name, DATABASE, folder), self._bring(name, ARTIFACTS, folder)
+
+    def _bring(self, name: str, file: str, folder: Path) -> Path:
+        try:
+            self._store.download(f"{name}/{file}", folder / file)
+        except FileNotFoundError:
+            raise BackupError(f"expected {file} in backup {name}; got none: it is damaged.") from None
+        return folder / file
 
 
 def check(manifest: Manifest, database: Path, artifacts: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import sqlite3
 import threading
 from contextlib import closing
@@ -13,6 +15,7 @@ import pytest
 
 from backup.artifacts import Artifact, Folder
 from backup.database import DatabaseError, copy, look
+from backup.needs import note_needs
 from backup.sets import BackupError, Manifest, Sets, read_list
 from replication.store import FolderStore
 
@@ -159,6 +162,28 @@ def test_the_timers_sets_are_thinned_out_and_named_ones_stay(
     assert {one.name for one in sets.all()} == {"20200101T000000Z", "h3", "h4", "late", "d26", "d17", "d10"}
     assert set(gone) == {"h0", "h1", "h2", "h5", "d25", "d24"}
     assert sets.prune((3, 2, 3)) == []
+
+
+def test_what_sets_need_of_the_artifacts_is_noted(sets: Sets, platform: Platform, tmp_path: Path) -> None:
+    """What was not deleted in a set, where the store keeps no versions; and what had artifacts in any set."""
+    experiment = platform.experiment()
+    early, deleted, late = (platform.log(experiment, b"model") for _ in range(3))
+    platform.post("runs/delete", run_id=deleted)
+    sets.save(platform.host, "a test", "versioned")
+    to = tmp_path / "work/needs.json"
+    assert note_needs(sets, to).startswith("1 backups need the artifacts of 0 ")
+    assert {early, deleted, late} <= set(json.loads(to.read_text())["had"])
+    artifacts = Folder(tmp_path / "artifacts")
+    artifacts.write(platform.key(experiment, early), io.BytesIO(b"model"))
+    artifacts.write(f"{experiment}/models/m-1/artifacts/MLmodel", io.BytesIO(b"model"))
+    artifacts.write(f"{experiment}/notes.txt", io.BytesIO(b"no run's"))
+    sets.save(replace(platform.host, artifacts=artifacts), "a test", "plain")
+    note_needs(sets, to)
+    noted = json.loads(to.read_text())
+    assert noted["needed"].items() >= {early: "plain", late: "plain"}.items()
+    assert deleted not in noted["needed"]
+    assert {early, deleted, late, "m-1"} <= set(noted["had"])
+    assert "notes.txt" not in noted["had"]
 
 
 def test_a_folder_keeps_no_versions_and_the_set_says_so(

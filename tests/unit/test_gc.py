@@ -11,6 +11,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import requests
 from moto.server import ThreadedMotoServer
 
 from bench.mlflow_server import server
@@ -65,10 +66,15 @@ def orphan(stage: Stage) -> str:
     return run
 
 
-def gc(stage: Stage, older_than: int = 0, *, delete: bool = False, orphans: bool = False) -> tuple[int, str]:
+def gc(stage: Stage, older_than: int = 0, **also: object) -> tuple[int, str]:
     """Run the script; return its status and what it said, on one line."""
-    asked = {"url": stage.uri, "older_than": older_than, "delete": delete, "orphans": orphans}
-    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{stage.folder}/mlflow.db"}
+    asked = {"delete": False, "orphans": False, "needs": "", "within_retention": False} | also
+    asked |= {"url": stage.uri, "older_than": older_than}
+    on_disk = stage.folder / "artifacts"
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{stage.folder}/mlflow.db",
+        "MLFLOW_ARTIFACTS_DESTINATION": str(on_disk) if on_disk.exists() else "s3://mlstack/artifacts",
+    }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(asked)],
         env=environment,
@@ -147,6 +153,50 @@ def test_model_of_a_run_that_is_gone_goes_after_it_unless_a_version_is_made_of_i
     assert stage.client.get_logged_model(used)
     with pytest.raises(mlflow.MlflowException):
         stage.client.get_logged_model(left)
+
+
+def test_what_a_backup_needs_stays_unless_told_otherwise(stage: Stage, tmp_path: Path) -> None:
+    run, other = run_with_artifact(stage), run_with_artifact(stage)
+    lost = orphan(stage)
+    stage.client.delete_run(run)
+    needs = tmp_path / "needs.json"
+    needs.write_text(json.dumps({"needed": dict.fromkeys((run, lost, other), "weekly"), "had": []}))
+    told = f"Of these, needed by a backup: 2 {run} (backup weekly) {lost} (backup weekly)"
+    asked = {"delete": True, "orphans": True, "needs": str(needs)}
+    status, said = gc(stage, **asked)
+    assert status == 1
+    assert told in said
+    assert f"that a backup needs; got {run} (backup weekly). The store keeps no versions" in said
+    assert has_artifact(stage, run)
+    stage.client.restore_run(run)
+    assert gc(stage, **asked)[0] == 0
+    assert f"no run, model or trace: 1 1.0 MiB 0/{lost}" in gc(stage)[1]
+    stage.client.delete_run(run)
+    status, said = gc(stage, **asked, within_retention=True)
+    assert status == 0, said
+    assert "Freed: 2.0 MiB" in said
+    assert not exists(stage, run)
+    assert has_artifact(stage, other)
+
+
+def test_runs_whose_artifacts_are_gone_are_told_and_stay(stage: Stage, tmp_path: Path) -> None:
+    """A backup has listed those of one, the tag of a training tells of another; a third never had any."""
+    listed, tagged, there = (run_with_artifact(stage) for _ in range(3))
+    never = stage.client.create_run("0").info.run_id
+    for run in (tagged, there):
+        stage.client.set_tag(run, "mlstack.model", "svc")
+    for run in (listed, tagged, there, never):
+        stage.client.set_terminated(run)
+    needs = tmp_path / "needs.json"
+    needs.write_text(json.dumps({"needed": {}, "had": [listed, there, "0" * 32]}))
+    assert "whose artifacts are gone: 0" in gc(stage, needs=str(needs))[1]
+    for run in (listed, tagged):
+        where = f"{stage.uri}/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/plots/a.txt"
+        assert requests.delete(where, timeout=60).ok
+    gone = " ".join(sorted((listed, tagged)))
+    status, said = gc(stage, needs=str(needs), delete=True)
+    assert (status, f"whose artifacts are gone: 2 {gone} " in said) == (0, True)
+    assert exists(stage, listed)
 
 
 def test_server_that_does_not_answer_is_told(tmp_path: Path) -> None:

@@ -1,7 +1,12 @@
 """Say what MLflow's database and store could do without, and remove it if asked. Runs in the MLflow image.
 
-The first argument is JSON: `url` of the server, `older_than` in hours, `delete`, and `orphans` to delete what
-no run, model or trace knows as well. The store is reached through the server, so this needs no rights to it.
+The first argument is JSON:
+  url               of the server; the store is reached through it, so this needs no rights to that
+  older_than        in hours
+  delete            whether to remove what was deleted so long ago
+  orphans           whether to remove what no run, model or trace knows as well
+  needs             the file in which the backups say what they need; empty if there are none
+  within_retention  whether to remove that, too
 
 Standard error says why nothing was done.
 """
@@ -16,6 +21,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,10 +42,12 @@ class Store:
 
     Args:
         url: The server's address.
+        place: Where it is, as the server knows it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, place: str) -> None:
         self.url = url
+        self.disk = Path(place) if place.startswith("/") else None
 
     def call(self, method: str, path: str) -> dict[str, Any]:
         """Call the server's REST API."""
@@ -58,6 +66,10 @@ class Store:
             self.size(f"{folder}/{one['path']}") if one.get("is_dir") else int(one.get("file_size", 0))
             for one in self.below(folder)
         )
+
+    def is_empty(self, folder: str) -> bool:
+        """Look whether a folder holds no file; a disk keeps it then, where a run was."""
+        return self.disk is not None and not any(one.is_file() for one in (self.disk / folder).rglob("*"))
 
     def delete(self, folder: str) -> None:
         """Delete a folder."""
@@ -106,6 +118,17 @@ class Known:
                     before=before,
                 )
             }
+            self.active = {
+                run for (run,) in ask("select run_uuid from runs where lifecycle_stage = 'active'")
+            }
+            # By the tag that MLflow sets for tables, or that of a model of our trainings.
+            self.logged = self.active & {
+                run
+                for (run,) in ask(
+                    "select runs.run_uuid from runs join tags on tags.run_uuid = runs.run_uuid "
+                    "where status = 'FINISHED' and key in ('mlflow.loggedArtifacts', 'mlstack.model')"
+                )
+            }
             self.runs = {run for (run,) in ask("select run_uuid from runs")}
             self.models = dict(
                 ask("select model_id, source_run_id from logged_models where lifecycle_stage = 'active'")
@@ -138,6 +161,23 @@ class Known:
         return sorted(name for name in self.aliased if old & set(self.versions.get(name, ())))
 
 
+class Needs:
+    """What the backups say.
+
+    Args:
+        path: Their file; empty if there are no backups.
+    """
+
+    def __init__(self, path: str) -> None:
+        said = json.loads(Path(path).read_text()) if path else {"needed": {}, "had": []}
+        self.by: dict[str, str] = said["needed"]
+        self.had = set(said["had"])
+
+    def of(self, names: list[str]) -> list[str]:
+        """Return which of these ids a backup needs, each with the newest one that does."""
+        return [f"{name} (backup {self.by[name]})" for name in names if name in self.by]
+
+
 def lines(title: str, named: list[str], size: str = "") -> Iterator[str]:
     """Yield a line with a number, and the first of the names."""
     yield f"{title + ':':<52}{len(named):>6}{size:>14}"
@@ -151,44 +191,65 @@ def mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
+def refuse(held: list[str], needed: list[str]) -> None:
+    """Make sure that nothing goes that is in use.
+
+    Args:
+        held: Versions with an alias that would lose their run or model.
+        needed: Runs and models that a backup needs.
+
+    Raises:
+        Refused: Something would.
+    """
+    if held:
+        raise Refused(
+            f"Expected no version with an alias among what is to go; got {', '.join(held)}. "
+            "Restore its run in MLflow, or move the alias, and run this again."
+        )
+    if needed:
+        raise Refused(
+            f"Expected nothing among what is to go that a backup needs; got {', '.join(needed[:3])}. The "
+            "store keeps no versions, so a restore would bring it back without its artifacts. Choose a "
+            "longer older_than, delete those backups, or add -e gc_within_retention=true."
+        )
+
+
 def main() -> None:
     """Print what there is to remove, and remove it if asked."""
     asked = json.loads(sys.argv[1])
-    database, store = os.environ["MLFLOW_BACKEND_STORE_URI"], Store(asked["url"])
+    database, needs = os.environ["MLFLOW_BACKEND_STORE_URI"], Needs(asked["needs"])
+    store = Store(asked["url"], os.environ["MLFLOW_ARTIFACTS_DESTINATION"])
     # The store first: whatever is in it then has a row in the database.
     folders = dict(store.folders())
     known = Known(database, (time.time() - 3600 * asked["older_than"]) * 1000)
     old = sorted(known.old_runs | known.old_models)
     old_size = sum(store.size(folders[one]) for one in old if one in folders)
     # On a disk an empty folder stays where a run was.
-    unknown = {folder: store.size(folder) for one, folder in folders.items() if one not in known.ids}
-    orphans = {folder: size for folder, size in unknown.items() if size}
-    orphans_size = sum(orphans.values())
+    unknown = {one: store.size(folder) for one, folder in folders.items() if one not in known.ids}
+    orphans = {one: size for one, size in unknown.items() if size}
     # A version is made of logged models, or of a folder of its run.
     empty = [
         name for name, (run, *models) in sorted(known.versions.items()) if set(models or [run]) - set(folders)
     ]
-    print(
-        *lines(f"Deleted more than {asked['older_than']} h ago, runs and models", old, mib(old_size)),
-        sep="\n",
-    )
-    print(*lines("Deleted experiments as old", known.experiments), sep="\n")
-    print(*lines("Models whose run is gone", known.left), sep="\n")
-    print(
-        *lines("In the store, but in no run, model or trace", sorted(orphans), mib(orphans_size)),
-        sep="\n",
-    )
-    print(*lines("Versions whose model is not in the store", empty), sep="\n")
+    had = known.logged | needs.had & (known.active | set(known.models))
+    gone = sorted(one for one in had if one not in folders or store.is_empty(folders[one]))
     held = known.held()
+    orphaned = sorted(folders[one] for one in orphans)
+    for title, names, size in (
+        (f"Deleted more than {asked['older_than']} h ago, runs and models", old, mib(old_size)),
+        ("Deleted experiments as old", known.experiments, ""),
+        ("Models whose run is gone", known.left, ""),
+        ("In the store, but in no run, model or trace", orphaned, mib(sum(orphans.values()))),
+        ("Of these, needed by a backup", needs.of([*old, *orphans]), ""),
+        ("Versions whose model is not in the store", empty, ""),
+        ("Runs and models whose artifacts are gone", gone, ""),
+    ):
+        print(*lines(title, names, size), sep="\n")
     if held:
         print(*lines("Versions with an alias, whose run or model is deleted", held), sep="\n")
     if not asked["delete"]:
         return
-    if held:
-        raise Refused(
-            f"Expected no version with an alias among what is to go; got {', '.join(held)}. "
-            "Restore its run in MLflow, or move the alias, and run this again."
-        )
+    refuse(held, [] if asked["within_retention"] else needs.of(old))
     age = ["--older-than", f"{asked['older_than']}h"]
     where = ["--backend-store-uri", database, "--tracking-uri", asked["url"]]
     done = subprocess.run(  # noqa: S603
@@ -198,9 +259,10 @@ def main() -> None:
         raise Refused(f"`mlflow gc` failed: {done.stderr.strip().splitlines()[-1:]}")
     for model in known.left:
         store.call("DELETE", MODEL + model)
-    for folder in orphans if asked["orphans"] else ():
-        store.delete(folder)
-    freed = old_size + (orphans_size if asked["orphans"] else 0)
+    going = [one for one in orphans if asked["within_retention"] or one not in needs.by]
+    for one in going if asked["orphans"] else ():
+        store.delete(folders[one])
+    freed = old_size + sum(orphans[one] for one in going if asked["orphans"])
     print(
         f"Freed: {mib(freed)}. Models whose run is gone are marked as deleted, and go once they are as old."
     )
