@@ -96,6 +96,9 @@ class Told:
             "record": "",
             "replication_port": 0,
             "backup_dir": "",
+            "usage_file": "",
+            "budget_gb": {},
+            "health_dir": "",
         }
         while not self._over.is_set():
             seen = [answers("mlflow")]

@@ -117,6 +117,8 @@ def test_all_is_well() -> None:
         "Last deployment   2026-11-23T20:08:40Z, site.yml by ana@desk, ba058e2: ok",
         "0 s behind, in s3://a-bucket/replicas, generation 20261126T120000Z-a1b2c3",
         "Health            looked 2 min ago: 9 checks, all ok",
+        "Artifacts         12.34 GB, as of 40 min ago; the largest of 9 experiments:\n"
+        "                  wine 8.1 GB, diabetes 2.0 GB, digits 1.2 GB, in no experiment 0.8 GB, breast",
         "Backups           the last 12 min ago, in s3://a-bucket/backups; tried 3 days ago",
     ):
         assert part in text
@@ -183,6 +185,22 @@ def test_it_fits_on_a_screen() -> None:
             lambda found: found["backups"]["drill"].update(hours=400, since="17 days"),
             "the last drill was 17 days ago, over 15 days (status_drill_days) ansible-playbook",
         ),
+        (
+            lambda found: found["usage"].update(over=[{"name": "wine", "gb": 8.1, "budget": 5}]),
+            "wine takes 8.1 GB, over 5 (mlflow_budget_gb); delete runs in MLflow, or raise it; then ansible",
+        ),
+        (
+            lambda found: found["usage"].update(over=[{"name": "all", "gb": 12.34, "budget": 10}]),
+            "the artifacts take 12.34 GB, over 10 (mlflow_budget_gb)",
+        ),
+        (
+            lambda found: found["usage"].update(unknown=["wien"]),
+            "mlflow_budget_gb has a budget for wien, but MLflow has no such experiment; correct it in",
+        ),
+        (
+            lambda found: found["usage"].update(hours=30, since="30 h"),
+            "the artifacts were measured 30 h ago, over 26 h (status_usage_hours) on the host: sudo",
+        ),
         (lambda found: found["updates"].update(security=2), "2 security updates for Debian"),
         (
             lambda found: found["updates"].update(reboot=True),
@@ -242,6 +260,15 @@ def test_backups_that_are_not_there_are_told() -> None:
     assert "Backups           none of MLflow: name a place for them" in screen(HEALTHY | {"backups": {}})
     text = screen(HEALTHY | {"backups": {"last": {}, "drill": {}}})
     assert "Backups           none yet, in s3://a-bucket/backups; never tried" in text
+    assert "All well." in text
+
+
+def test_sizes_that_are_not_known_are_told() -> None:
+    assert "Artifacts         not measured: say when in mlflow_usage_schedule (inv" in screen(
+        HEALTHY | {"usage": {}}
+    )
+    text = screen(HEALTHY | {"usage": {"since": ""}})
+    assert "Artifacts         not measured yet" in text
     assert "All well." in text
 
 

@@ -193,6 +193,16 @@ class MLflow:
         registered = self.ask("registered-models/search?max_results=100").get("registered_models", [])
         return [self.model(model) for model in registered]
 
+    def experiments(self) -> dict[str, str]:
+        """Return the names of all experiments by id, those that were deleted marked."""
+        found = self.ask("experiments/search", max_results=50000, view_type="ALL").get("experiments", [])
+        return {
+            one[
+                "experiment_id"
+            ]: f"{one['name']}{' (deleted)' if one['lifecycle_stage'] == 'deleted' else ''}"
+            for one in found
+        }
+
     def model(self, model: dict[str, Any]) -> dict[str, Any]:
         """Describe a registered model and its champion."""
         aliases = {alias["alias"]: alias["version"] for alias in model.get("aliases", [])}
@@ -329,6 +339,43 @@ def health(folder: str) -> dict[str, Any]:
     return {"checks": bad, "looked_at": len(said["checks"]), "minutes": round(ago / 60), "since": span(ago)}
 
 
+def usage(file: str, budget: dict[str, float], names: Callable[[], dict[str, str]]) -> dict[str, Any]:
+    """Return the sizes of the artifacts, by experiment; nothing if nobody measures them (no file is named).
+
+    Args:
+        file: What the last measurement has left.
+        budget: How many GB an experiment, by its name, or `all` of them may take.
+        names: Asks for the experiments' names by id.
+    """
+    if not file:
+        return {}
+    said = loaded(read(file))
+    if not said:
+        return {"since": ""}
+    try:
+        known, problem = names(), ""
+    except (OSError, ValueError, KeyError) as error:
+        known, problem = {}, reason(error)
+    sizes: Counter[str] = Counter()
+    for one, size in said["bytes"].items():
+        sizes[known.get(one, f"experiment {one}") if one else "in no experiment"] += size
+    taken = sizes | {"all": sizes.total()}
+    return {
+        "since": span(time.time() - said["time"]),
+        "hours": round((time.time() - said["time"]) / 3600, 1),
+        "gb": round(sizes.total() / 1e9, 2),
+        "experiments": len(sizes),
+        "largest": [{"name": name, "gb": round(size / 1e9, 2)} for name, size in sizes.most_common(5)],
+        "over": [
+            {"name": name, "gb": round(taken[name] / 1e9, 2), "budget": gb}
+            for name, gb in budget.items()
+            if taken.get(name, 0) > gb * 1e9
+        ],
+        # Without MLflow's answer no name is known.
+        "unknown": [] if problem else sorted(set(budget) - {*known.values(), "all"}),
+    }
+
+
 def updates() -> dict[str, Any]:
     """Count pending security updates, by the host's package lists, and say whether a reboot is required."""
     lists = any(Path("/var/lib/apt/lists").glob("*_InRelease"))
@@ -369,6 +416,9 @@ def main() -> None:
             "memory": memory,
             "replica": lambda: replica(settings["replication_port"]),
             "deployment": lambda: deployment(settings["record"]),
+            "usage": lambda: usage(
+                settings["usage_file"], settings["budget_gb"], MLflow(settings["mlflow_port"]).experiments
+            ),
             "backups": lambda: backups(settings["backup_dir"]),
             "health": lambda: health(settings["health_dir"]),
             "updates": updates,
