@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from scoring import openapi, requests
+from scoring.metrics import CONTENT_TYPE, Metrics
 from scoring.store import Served, Store, View
 from serving.activity import ActivityLog
 from serving.client import Client
@@ -95,14 +96,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Style:
-    """How the three paths for predictions differ, by what their clients expect; whether they are logged."""
+    """How the three paths for predictions differ, by what their clients expect.
 
-    names_model: bool = False  # the JSON says which model, where MLflow's has only the predictions
+    Attributes:
+        operation: What the metrics call it.
+        names_model: Whether the JSON says which model; MLflow's has only the predictions.
+        sagemaker: Whether errors and CSV are as SageMaker has them.
+        logged: Whether predictions are logged, and counted.
+    """
+
+    operation: str
+    names_model: bool = False
     sagemaker: bool = False
     logged: bool = True
 
 
-MLFLOW, OWN, SAGEMAKER = _Style(), _Style(names_model=True), _Style(sagemaker=True)
+MLFLOW, OWN = _Style("invocations"), _Style("models", names_model=True)
+SAGEMAKER = _Style("endpoints", sagemaker=True)
 
 
 def create_app(settings: Settings, client: Client, activity: ActivityLog) -> Starlette:
@@ -134,6 +144,7 @@ def create_app(settings: Settings, client: Client, activity: ActivityLog) -> Sta
             Route("/ping", service.ping),
             Route("/health", service.health),
             Route("/version", service.version),
+            Route("/metrics", service.metrics),
             Route("/models", service.models),
             Route("/openapi.json", service.openapi),
             Route("/docs", lambda _request: HTMLResponse(openapi.PAGE)),
@@ -158,6 +169,7 @@ class Service:
         self._settings = settings
         self._store = store
         self._activity = activity
+        self._metrics = Metrics(store)
         self._max_body = settings.max_body_mib * 1024 * 1024
         self._held = 0  # bytes of all bodies in memory
         self._waiting = 0
@@ -196,6 +208,10 @@ class Service:
     async def version(self, _request: HttpRequest) -> Response:
         """Answer the MLflow version whose contract this keeps, as MLflow's own server does."""
         return Response(MLFLOW_VERSION, media_type=requests.JSON)
+
+    async def metrics(self, _request: HttpRequest) -> Response:
+        """Answer Prometheus."""
+        return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def models(self, _request: HttpRequest) -> Response:
         """List the models that are served, and their columns."""
@@ -270,6 +286,11 @@ class Service:
             "RESOURCE_DOES_NOT_EXIST",
         )
 
+    def count(self, style: _Style, name: str | None, status: int, seconds: float) -> None:
+        """Count a request that was answered, by the model it asks."""
+        asked = self._default(self._store.view) if name is None else name
+        self._metrics.answered(style.operation, asked, status, seconds)
+
     def _default(self, view: View) -> str | None:
         if self._settings.default_model:
             return self._settings.default_model
@@ -329,6 +350,7 @@ class Service:
                 self._record(model, started, error.status)
             raise
         if style.logged:
+            self._metrics.predicted(model.name, model.version, asked.rows)
             self._record(model, started, 200, asked, predictions)
         return answer
 
@@ -414,13 +436,15 @@ class _Endpoint:
         self._style = style
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         headers = dict(scope["headers"])
+        name = scope["path_params"].get("name")
         model: LoadedModel | None = None
         more: list[tuple[bytes, bytes]] = []
         status = 200
         try:
             body = await self._service.body(headers, receive)
-            model = self._service.find(scope["path_params"].get("name"))
+            model = self._service.find(name)
             kind = requests.media_type(headers.get(b"content-type", b"").decode("latin-1"))
             # What only checks the service, such as `verify`, is no traffic.
             style = replace(self._style, logged=False) if b"mlstack-unlogged" in headers else self._style
@@ -450,6 +474,7 @@ class _Endpoint:
             }
         )
         await send({"type": "http.response.body", "body": answer})
+        self._service.count(self._style, name, status, time.perf_counter() - started)
 
     def _refuse(self, error: ServingError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
         headers = [(b"retry-after", str(error.retry_after).encode())] if error.retry_after else []

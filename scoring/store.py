@@ -4,6 +4,7 @@ import logging
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -67,6 +68,10 @@ class Store:
         client: MLflow, where they come from.
         folder: Where they are kept, by name and version, so that a start needs no MLflow.
         poll_seconds: How long between two looks at the registry.
+
+    Attributes:
+        view: What is loaded now.
+        failures: How often a model's champion could not be loaded, by the model's name.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Store:
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.view = View({})
+        self.failures: Counter[str] = Counter()
         self._client = client
         self._folder = folder
         self._poll_seconds = poll_seconds
@@ -152,6 +158,7 @@ class Store:
             loaded = load(self._fetch(champion), champion.name, champion.version)
         except (ExplainedError, OSError) as error:
             _log.warning("%s version %s is not served: %s", champion.name, champion.version, error)
+            self.failures[champion.name] += 1
             if isinstance(error, ModelUnusableError):  # its files may be incomplete: fetch them again
                 shutil.rmtree(
                     self._home(champion.name) / quote(champion.version, safe=""), ignore_errors=True

@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from serving.model import ModelUnusableError, load
+from tests.monitoring import value
 from tests.planted import REFUSALS, ROWS, plant, plant_code
 from tests.scoring.service import Running, models, serve, wait_until
 from tests.stage import Stage, save, staged
@@ -116,6 +117,10 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
     state = running.health()["models"]["swapped"]
     assert (state["version"], state["champion"]) == (first, bad)
     assert "Expected a scikit-learn model in skops format" in state["error"]
+    told = httpx.get(f"{running.url}/metrics").text
+    assert value(told, "mlstack_scoring_model_load_failures_total", model="swapped") == 1
+    assert value(told, "mlstack_scoring_champion_unserved", model="swapped") == 1
+    assert value(told, "mlstack_scoring_model_info", model="swapped", version=first) == 1
     assert ask(running) == 1.0
     good = stage.register("swapped", constants[1])
     wait_until(lambda: ask(running) == 2.0)
