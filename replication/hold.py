@@ -53,12 +53,14 @@ def hold(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     replica.socket.unlink(missing_ok=True)
-    path = replica.write(lease.generation)
+    address = _free_address()
+    path = replica.write(lease.generation, address)
     command = [PROGRAM, "replicate", "-config", str(path)]
     child = subprocess.Popen(command, env=environment(replica.state))  # noqa: S603 - a program of this image
     said = _Said(replica.socket, replica.database)
     renewed = time.monotonic()
     health.tell(generation=lease.generation)
+    health.litestream = f"http://{address}/metrics"
     try:
         while not stopped.wait(min(beat, _LOOK_SECONDS)):
             if child.poll() is not None:
@@ -86,6 +88,13 @@ def hold(
         return 1
     health.tell(text=f"Everything is replicated, up to transaction {position}.")
     return 0
+
+
+def _free_address() -> str:
+    """Return an address of loopback that nothing listens on, for Litestream's own metrics."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 class _Said:

@@ -90,8 +90,13 @@ class Replica:
         """Where a running Litestream answers; it is there once that is ready."""
         return self.state / "socket"
 
-    def configuration(self, generation: str) -> str:
-        """Write Litestream's configuration for one generation: JSON, which is YAML as well."""
+    def configuration(self, generation: str, metrics: str = "") -> str:
+        """Write Litestream's configuration for one generation: JSON, which is YAML as well.
+
+        Args:
+            generation: Whose.
+            metrics: Address at which a running Litestream tells Prometheus how it goes; empty for nowhere.
+        """
         replica = {**self.target, "path": f"{self.root}/{generation}", "sync-interval": "1s"}
         database = {
             "path": str(self.database),
@@ -102,6 +107,7 @@ class Replica:
         return json.dumps(
             {
                 "logging": {"stderr": True},
+                "addr": metrics,
                 "socket": {"enabled": True, "path": str(self.socket)},
                 "snapshot": {"interval": "24h", "retention": self.retention},
                 "levels": list(_LEVELS),
@@ -111,11 +117,11 @@ class Replica:
             indent=2,
         )
 
-    def write(self, generation: str) -> Path:
+    def write(self, generation: str, metrics: str = "") -> Path:
         """Write the configuration of a generation to a file, and return that."""
         self.state.mkdir(0o750, parents=True, exist_ok=True)
         path = self.state / f"{generation}.yml"
-        path.write_text(self.configuration(generation))
+        path.write_text(self.configuration(generation, metrics))
         return path
 
     def restore(self, generation: str, to: Path, *, at: str = "") -> str:

@@ -1,17 +1,19 @@
-"""Stores to try: a bucket of an S3 server, a folder, and one of an SFTP server."""
+"""Stores to try, in a bucket, a folder and on an SFTP server, and the service as on a host."""
 
 from __future__ import annotations
 
 import base64
 import getpass
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import psutil
@@ -23,6 +25,14 @@ from replication.store import FolderStore, S3Store, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+def _client(s3: str) -> Any:
+    keys = {name.lower(): value for name, value in KEYS.items()}
+    return boto3.client("s3", endpoint_url=s3, region_name="us-east-1", **keys)
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +131,7 @@ def another(
         for name, value in server.keys.items():
             monkeypatch.setenv(name, value)
         return lambda: SFTPStore(Server(server.address), str(tmp_path / "store"))
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    client = boto3.client("s3", endpoint_url=request.getfixturevalue("s3"), region_name="us-east-1", **keys)
+    client = _client(request.getfixturevalue("s3"))
     client.create_bucket(Bucket="copies")
     return lambda: S3Store("copies", tmp_path.name, client)
 
@@ -130,3 +139,68 @@ def another(
 @pytest.fixture
 def store(another: Callable[[], Store]) -> Store:
     return another()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(params=["s3", "sftp"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """A place for a replica, as the service's environment."""
+    if request.param == "sftp":
+        server = request.getfixturevalue("sshd")
+        user, _, host = server.address.partition("@")
+        target = {"type": "sftp", "user": user, "host": host}
+        return server.keys | {
+            "REPLICATION_TARGET": json.dumps(target),
+            "REPLICATION_ROOT": f"{tmp_path}/replica",
+        }
+    endpoint = request.getfixturevalue("s3")
+    _client(endpoint).create_bucket(Bucket="replicas")
+    target = {
+        "type": "s3",
+        "bucket": "replicas",
+        "region": "us-east-1",
+        "endpoint": endpoint,
+        "force-path-style": True,
+    }
+    root = f"litestream/{tmp_path.name}"
+    return KEYS | {"REPLICATION_TARGET": json.dumps(target), "REPLICATION_ROOT": root}
+
+
+@pytest.fixture
+def run(place: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Return what starts the service on a host of that name."""
+    begun = []
+
+    def start(host: str, command: str = "run", port: int = 0) -> subprocess.Popen[str]:
+        disk = tmp_path / host
+        disk.mkdir(exist_ok=True)
+        environment = {
+            "REPLICATION_DATABASE": str(disk / "mlflow.db"),
+            "REPLICATION_STATE": str(disk / "replication"),
+            "REPLICATION_BEAT": "0.5",
+            "REPLICATION_HOST": host,
+            "REPLICATION_PORT": str(port),
+            "REPLICATION_HOST_ID": f"id of {host}",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "replication", command],
+            env={**os.environ, **place, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -3,85 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.replication.conftest import SSHD
-
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-
-
-@pytest.fixture(params=["s3", "sftp"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """A place for a replica, as the service's environment."""
-    if request.param == "sftp":
-        server = request.getfixturevalue("sshd")
-        user, _, host = server.address.partition("@")
-        target = {"type": "sftp", "user": user, "host": host}
-        return server.keys | {
-            "REPLICATION_TARGET": json.dumps(target),
-            "REPLICATION_ROOT": f"{tmp_path}/replica",
-        }
-    endpoint = request.getfixturevalue("s3")
-    keys = {name.lower(): value for name, value in KEYS.items()}
-    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).create_bucket(
-        Bucket="replicas"
-    )
-    target = {
-        "type": "s3",
-        "bucket": "replicas",
-        "region": "us-east-1",
-        "endpoint": endpoint,
-        "force-path-style": True,
-    }
-    root = f"litestream/{tmp_path.name}"
-    return KEYS | {"REPLICATION_TARGET": json.dumps(target), "REPLICATION_ROOT": root}
-
-
-@pytest.fixture
-def run(place: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Return what starts the service on a host of that name."""
-    begun = []
-
-    def start(host: str, command: str = "run") -> subprocess.Popen[str]:
-        disk = tmp_path / host
-        disk.mkdir(exist_ok=True)
-        environment = {
-            "REPLICATION_DATABASE": str(disk / "mlflow.db"),
-            "REPLICATION_STATE": str(disk / "replication"),
-            "REPLICATION_BEAT": "0.5",
-            "REPLICATION_HOST": host,
-            "REPLICATION_HOST_ID": f"id of {host}",
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "replication", command],
-            env={**os.environ, **place, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        begun.append(process)
-        return process
-
-    yield start
-    for process in begun:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def write(database: Path, value: int) -> None:
