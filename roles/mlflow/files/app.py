@@ -10,13 +10,16 @@ import json
 import os
 import sys
 
+import flask
 import uvicorn
+from mlflow.server import app as flask_app
 from mlflow.server.fastapi_app import app as mlflow_app
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _CLOSED = "/ajax-api/3.0/jobs"
 _STREAMED = "/mlflow-artifacts/artifacts/"
 _LARGE_BYTES, _LARGE_AT_ONCE = 2**20, 2
+_WATCH = "mlstack-watch"
 
 
 class _TooLargeError(Exception):
@@ -97,6 +100,13 @@ async def _refuse(send: Send, status: int, code: str, message: str) -> None:
     }
     await send({"type": "http.response.start", "status": status, "headers": list(headers.items())})
     await send({"type": "http.response.body", "body": content})
+
+
+@flask_app.before_request
+def leave_out_watch() -> None:
+    """Mark a request of the watch, so that the exporter does not count it."""
+    if flask.request.user_agent.string == _WATCH:
+        flask.request.prom_do_not_track = True  # type: ignore[attr-defined]
 
 
 app = Bounded(mlflow_app, int(os.environ.get("MLSTACK_MAX_BODY_MIB", "32")))

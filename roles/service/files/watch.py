@@ -22,6 +22,8 @@ _PAUSE_SECONDS = 2.0
 # Twice in a row refused, cut off or silent for so long: a busy server may take its time.
 _FAILURES = 2
 _SILENT_SECONDS = 15.0
+# By which a service knows that a request is no one's work.
+_USER_AGENT = "mlstack-watch"
 # After a restart, the next one is so many seconds away, and each time twice as many.
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 15.0, 600.0
 
@@ -93,7 +95,8 @@ def ask(url: str) -> None:
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=_SILENT_SECONDS)
     try:
-        connection.request("GET", f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}")
+        path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        connection.request("GET", path, headers={"User-Agent": _USER_AGENT})
         connection.getresponse().read()
     finally:
         connection.close()
