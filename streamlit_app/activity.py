@@ -14,6 +14,7 @@ from serving.activity import ActivityLog, read_events, read_inputs
 from serving.errors import PredictionError
 from serving.model import Answers, LoadedModel
 from serving.profile import Profile
+from streamlit_app import metrics
 from streamlit_app.drift import Drift, columns_drift
 
 _BUCKETS = 48
@@ -51,7 +52,7 @@ def file() -> str | None:
 
 
 def ask(log: ActivityLog, model: LoadedModel, frame: pd.DataFrame) -> Answers:
-    """Predict with a model, and log the prediction.
+    """Predict with a model; count and log the prediction.
 
     Raises:
         PredictionError: The model failed on these rows.
@@ -65,12 +66,14 @@ def ask(log: ActivityLog, model: LoadedModel, frame: pd.DataFrame) -> Answers:
         status = 500
         raise
     finally:
+        seconds = time.perf_counter() - begun
+        metrics.predicted(model.name, status, len(frame), seconds)
         log.record(
             source="app",
             model=model.name,
             version=model.version,
             rows=len(frame),
-            latency_ms=(time.perf_counter() - begun) * 1000,
+            latency_ms=seconds * 1000,
             status=status,
             inputs=frame,
             outputs=None if values is None else values.tolist(),

@@ -20,7 +20,7 @@ if "streamlit_app" not in sys.modules:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from serving.memory import release
-from streamlit_app import cached
+from streamlit_app import cached, metrics
 from streamlit_app.components import follow
 
 _TIDY_SECONDS = 60
@@ -45,5 +45,5 @@ async def tidy(_app: st.App) -> AsyncIterator[None]:
     task.cancel()
 
 
-ROUTES = [Route(follow.STATE_PATH, registry_state)]
+ROUTES = [Route(follow.STATE_PATH, registry_state), Route("/metrics", metrics.answer)]
 app = st.App(Path(__file__).with_name("app.py"), routes=ROUTES, lifespan=tidy)

@@ -29,7 +29,7 @@ def changes(shown: str) -> None:
 
 
 def retry() -> None:
-    """Draw the page again after a while, for a failure that doesn't show in the registry."""
+    """Draw the page again after a while, for what doesn't show in the registry."""
     _mount("retry", None, _RETRY_SECONDS)
 
 

@@ -64,6 +64,14 @@ def no_table(error: ExplainedError) -> None:
         _detail(error)
 
 
+def unreadable_health(error: ExplainedError) -> None:
+    """Say that what the host's health check left can't be read."""
+    with st.container(border=True, key="unreadable-health"):
+        st.subheader(":material/heart_broken: The host's health can't be read", anchor=False)
+        st.markdown(str(error))
+        _detail(error)
+
+
 def empty(title: str, icon: str, *lines: str) -> None:
     """Say why there is nothing to show yet, and what to do."""
     with st.container(border=True, key=f"notice-{icon}"):
