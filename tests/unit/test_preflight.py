@@ -43,6 +43,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "mlflow_budget_gb": {"wine": "much", "all": 100},
             "mlflow_usage_schedule": "",
             "image_build_ca_bundle": "/nowhere/ca.pem",
+            "host_metrics_enabled": True,
+            "host_metrics_address": "localhost",
+            "host_metrics_port": 0,
             "backup_to": "backups",
             "backup_keep": {"hours": 0, "days": 0, "weeks": 0},
             "health_hooks": [
@@ -75,6 +78,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "mlflow_usage_schedule is empty: expected a time such as hourly",
             "mlflow_artifacts = gs://bucket: expected s3://BUCKET/PREFIX, or local",
             "image_build_ca_bundle = /nowhere/ca.pem: expected a file on this machine; there is none",
+            "host_metrics_address = localhost: expected an IPv4 address of the host",
+            "host_metrics_port = 0: expected a port, 1 to 65535",
             "backup_to = backups: expected s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/FOLDER, a folder",
             "'weeks': 0}: expected at least one hour, day or week",
             "health_hooks: team: expected unique names; more than one hook has this one",
