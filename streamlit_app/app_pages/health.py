@@ -32,9 +32,10 @@ def summary(found: Health, now: datetime) -> None:
                 icon=":material/hourglass_disabled:",
             )
         if failed:
-            st.error(f"{_named(failed)} failed, {looked}", icon=":material/error:")
+            more = f"; {_named(warned)}: needs attention" if warned else ""
+            st.error(f"{_named(failed)} failed{more}; {looked}", icon=":material/error:")
         elif warned:
-            st.warning(f"{_named(warned)}: needs attention, {looked}", icon=":material/warning:")
+            st.warning(f"{_named(warned)}: needs attention; {looked}", icon=":material/warning:")
         elif not found.is_late(now):
             st.success(f"All well, {looked}", icon=":material/check_circle:")
 
@@ -60,8 +61,9 @@ def timeline(events: tuple[Event, ...]) -> None:
         st.markdown(f"**{day:%A, %Y-%m-%d}**")
         for event in of_day:
             icon = _LOOKS[event.after][0] if event.after in _LOOKS else _CHANGED
-            change = f" ({plain(event.before)} → {plain(event.after)})" if event.after else ""
-            st.markdown(f"{icon} {event.time:%H:%M} · **{plain(event.title)}**{change} — {plain(event.text)}")
+            states = " → ".join(plain(word) for word in (event.before, event.after) if word)
+            title = f"**{plain(event.title)}**{f' ({states})' if states else ''}"
+            st.markdown(f"{icon} {event.time:%H:%M} · {title} — {plain(event.text)}")
     st.caption("Times are in UTC.")
 
 

@@ -57,7 +57,7 @@ def test_what_failed_comes_first_with_what_to_do(app: AppTest, file: Path) -> No
     broken = check("replica", "failed", text="Behind by 90 s.", do="Read `journalctl -u replication`.")
     write(file, check("mlflow"), check("backup", "warning"), broken)
     said = shown(app)
-    assert "**Replica** failed, looked at 2 min ago" in said
+    assert "**Replica** failed; **Backup**: needs attention; looked at 2 min ago" in said
     assert "All well" not in said
     assert said.index("**Replica** —") < said.index("**Backup** —") < said.index("**Mlflow** —")
     assert "**What to do:** Read `journalctl -u replication`." in said
@@ -65,9 +65,10 @@ def test_what_failed_comes_first_with_what_to_do(app: AppTest, file: Path) -> No
 
 def test_events_are_a_timeline_the_newest_first(app: AppTest, file: Path) -> None:
     promoted = event("champion", 2 * HOUR, **{"from": "3", "to": "4", "text": "By run a1b2."})
-    write(file, check("mlflow"), events=[promoted, event("training", HOUR)])
+    write(file, check("mlflow"), events=[promoted, event("training", HOUR, **{"from": None})])
     said = shown(app)
     assert "**Champion** (3 → 4) — By run a1b2." in said
+    assert "**Training** (failed) — It went away." in said
     assert said.index("**Training**") < said.index("**Champion**")
 
 

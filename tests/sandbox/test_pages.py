@@ -231,7 +231,7 @@ def test_a_table_that_does_not_fit_is_told_why(page: Page, tmp_path: Path) -> No
         expect(page.get_by_text(says)).to_be_visible(timeout=FIRST_PAINT_MS)
 
 
-def test_compare_card_and_activity(page: Page, champion: str) -> None:
+def test_compare_card_activity_and_health(page: Page, champion: str) -> None:
     open_app(page)
     predict(page)
     go_to(page, "Compare")
@@ -248,6 +248,9 @@ def test_compare_card_and_activity(page: Page, champion: str) -> None:
     expect(there.first).to_be_visible(timeout=FIRST_PAINT_MS)
     shoot(page, "activity")
     assert answered_by(page) == champion
+    go_to(page, "Health")
+    expect(page.locator(".st-key-summary, .st-key-notice-hourglass").first).to_be_visible()
+    shoot(page, "health")
     go_to(page, "Predict")
     expect(page.locator(".st-key-prediction")).to_be_visible()
 
