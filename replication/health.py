@@ -20,7 +20,7 @@ _HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Health:
-    """Answers ``GET /health`` with JSON: 200 once the database may be opened, 503 before; ``GET /metrics`` too.
+    """Answers ``GET /health``: JSON, 200 once the database may be opened, else 503; and ``GET /metrics``.
 
     Args:
         port: Where to listen, on all addresses; 0 takes a free one.
