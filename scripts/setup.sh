@@ -16,6 +16,7 @@ Usage: scripts/setup.sh STEP...
   dev       .venv with everything: tests, linters, MLflow, Streamlit (requirements/dev.txt)
   ssh       an SSH client
   sshd      an SSH server, which tests start; its unit stays off
+  monitors  promtool and Prometheus' node exporter in .cache/monitors, which tests ask; nothing is installed
   engine    a running Docker engine; on Debian and Ubuntu it is installed and started
   browser   Chromium for the page tests
   uv        prints the path of uv, which is downloaded if missing
@@ -246,6 +247,21 @@ ssh_server() {
   [[ ! -d /run/systemd/system ]] || as_root systemctl --quiet disable --now ssh.service ssh.socket
 }
 
+# Taken out of Debian's packages: installed, they would run as daemons.
+monitors() {
+  local folder=.cache/monitors
+  { has promtool || [[ -x $folder/usr/bin/promtool ]]; } &&
+    { has prometheus-node-exporter || [[ -x $folder/usr/bin/prometheus-node-exporter ]]; } && return
+  is_debian || die "promtool or Prometheus' node exporter is missing, and this is not Debian or Ubuntu. Install both and try again."
+  say 'downloading promtool and the node exporter'
+  mkdir -p "$folder"
+  (cd "$folder" && apt-get -q download prometheus prometheus-node-exporter) >>"$LOG" 2>&1 ||
+    { apt_update && (cd "$folder" && apt-get -q download prometheus prometheus-node-exporter) >>"$LOG" 2>&1; } ||
+    die "apt-get could not download prometheus and prometheus-node-exporter (full log: $LOG)"
+  for package in "$folder"/*.deb; do dpkg-deb --extract "$package" "$folder"; done
+  rm "$folder"/*.deb
+}
+
 # Ubuntu packages Chromium only as a snap, which is unsuitable for tests: there Playwright brings its own.
 browser() {
   local name
@@ -271,7 +287,7 @@ main() {
       control | dev) venv "$step" ;;
       ssh) ssh_client ;;
       sshd) ssh_server ;;
-      engine | browser) "$step" ;;
+      monitors | engine | browser) "$step" ;;
       uv) find_python || true; find_uv; command -v "$UV" ;;
       -h | --help) usage; exit ;;
       *) usage >&2; die "expected one of the steps above; got $step" ;;

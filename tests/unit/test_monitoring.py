@@ -6,6 +6,7 @@ Each service's names are compared with a real scrape in its own tests: scoring, 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -54,11 +55,17 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for group in read_yaml(FOLDER / "alerts.yml")["groups"] for rule in group["rules"]]
 
 
+def program(name: str) -> str:
+    """Find what `scripts/setup.sh monitors` provides."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:{ROOT / '.cache/monitors/usr/bin'}")
+    assert found, f"expected {name}; got none. Type: scripts/setup.sh monitors"
+    return found
+
+
 def promtool(path: Path) -> None:
-    program = shutil.which("promtool")
-    if not program:
-        pytest.skip("no promtool on the PATH; on Debian: apt-get install prometheus")
-    done = subprocess.run([program, "check", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("promtool"), "check", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -155,15 +162,14 @@ def test_what_is_no_look_is_refused_and_the_last_one_stays(tmp_path: Path, conte
 
 
 def test_node_exporter_has_what_is_asked_of_the_host(tmp_path: Path) -> None:
-    program = shutil.which("prometheus-node-exporter")
-    if not program:
-        pytest.skip("no prometheus-node-exporter on the PATH; Debian has a package of that name")
     hand_over(tmp_path, json.dumps(STATE))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     options = [f"--web.listen-address={address}", f"--collector.textfile.directory={tmp_path}"]
-    with subprocess.Popen([program, *options], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [program("prometheus-node-exporter"), *options], stderr=subprocess.DEVNULL
+    ) as process:
         found = names(scrape(f"http://{address}/metrics"))
         process.terminate()
     # Without systemd there are no units.

@@ -71,12 +71,12 @@ def test_a_bucket_is_measured_without_old_versions_and_other_prefixes(
     for name, value in access.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
-    client.create_bucket(Bucket="mlstack")
-    client.put_bucket_versioning(Bucket="mlstack", VersioningConfiguration={"Status": "Enabled"})
+    client.create_bucket(Bucket="measured")
+    client.put_bucket_versioning(Bucket="measured", VersioningConfiguration={"Status": "Enabled"})
     for name, size in [*FILES.items(), ("1/a/artifacts/model.skops", 3000)]:
-        client.put_object(Bucket="mlstack", Key=f"artifacts/{name}", Body=b"x" * size)
-    client.put_object(Bucket="mlstack", Key="artifacts-too/1/a", Body=b"x")
-    assert measured("s3://mlstack/artifacts", tmp_path / "usage.json")["bytes"] == SIZES
+        client.put_object(Bucket="measured", Key=f"artifacts/{name}", Body=b"x" * size)
+    client.put_object(Bucket="measured", Key="artifacts-too/1/a", Body=b"x")
+    assert measured("s3://measured/artifacts", tmp_path / "usage.json")["bytes"] == SIZES
     client.close()
     server.stop()
 
