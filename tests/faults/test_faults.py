@@ -141,7 +141,11 @@ def drawn() -> list[str]:
 
 def test_what_was_acknowledged_outlives_any_single_fault(client: MlflowClient) -> None:
     predict()
-    with clocks(), Told() as told, Writers(client, f"faults-{uuid4()}") as writers:
+    with (
+        clocks() if LONG else contextlib.nullcontext(),
+        Told() as told,
+        Writers(client, f"faults-{uuid4()}") as writers,
+    ):
         wait_for_answers()
         predicted = predictions()
         for fault in drawn():
@@ -172,6 +176,7 @@ def predictions() -> int:
     return int(on_host(f'docker exec scoring python3 -c "{log}; {count}"'))
 
 
+@only_long
 def test_a_full_disk_loses_nothing(client: MlflowClient) -> None:
     with small_disk(256) as fill, Writers(client, f"full-{uuid4()}") as writers:
         wait_for_answers()
