@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # MLflow keeps prompts as registered models, but shows them apart.
 _IS_PROMPT = "key = 'mlflow.prompt.is_prompt' and value = 'true'"
 _PROMPTS = f"select name from registered_model_tags where {_IS_PROMPT}"  # noqa: S608 - a constant
-_COUNTED = {
+COUNTED = {
     "experiments": "select count(*) from experiments where lifecycle_stage = 'active'",
     "runs": "select count(*) from runs where lifecycle_stage = 'active'",
     "models": f"select count(*) from registered_models where name not in ({_PROMPTS})",  # noqa: S608
@@ -115,7 +115,7 @@ def look(path: Path) -> Content:
             if found != "ok":
                 raise DatabaseError(f"expected a sound database {path.name}; got: {found}")
             (schema,) = opened.execute("select version_num from alembic_version").fetchone() or ("",)
-            counts = {name: int(opened.execute(query).fetchone()[0]) for name, query in _COUNTED.items()}
+            counts = {name: int(opened.execute(query).fetchone()[0]) for name, query in COUNTED.items()}
             champions = opened.execute(
                 "select name, version from registered_model_aliases where alias = 'champion' order by name"
             )
