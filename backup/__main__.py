@@ -1,8 +1,9 @@
 """Backups of MLflow: ``python -m backup COMMAND``; what it is about stands in the environment.
 
 BACKUP_TO          where the sets are: s3://BUCKET/PREFIX, sftp://USER@HOST:PORT/FOLDER, or a folder
-BACKUP_DATABASE    MLflow's SQLite file
-BACKUP_WORK        folder for copies under way, and for what is found out: last.json, drill.json, needs.json
+BACKUP_DATABASE    MLflow's: a SQLite file, or postgresql+psycopg2://USER@HOST:PORT/NAME
+PGPASSWORD         of that user
+BACKUP_WORK        folder, beside role mlflow's note, for copies, last.json, drill.json and needs.json
 BACKUP_ARTIFACTS   MLflow's artifacts: s3://BUCKET/PREFIX, or a folder
 BACKUP_REGION      the buckets' region
 BACKUP_HOST        this host's name
@@ -26,21 +27,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backup.artifacts import artifacts_at
-from backup.database import DatabaseError, upgrade
+from backup.database import DatabaseError, SQLite, upgrade
 from backup.drill import DrillError, drill
 from backup.needs import note_needs
+from backup.postgresql import PostgreSQL
 from backup.restore import check_empty, restore
 from backup.room import RoomError
-from backup.sets import BackupError, Host, Sets
+from backup.sets import BackupError, Host, Sets, check_fits, opened
 from backup.transfer import bring_in, export, look_into
 from replication.places import store_at
+from replication.start import NOTE
 from replication.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NAMED = {
-    "verify": "open a set, and bring a copy of it to the schema of the MLflow that is here",
+    "verify": "see whether a set could be restored, and migrate a copy of it",
     "drill": "start MLflow on a set, and compare it with the running one",
     "restore": "put a set in the place of the database, which nothing may have open",
     "export": "write a set with its artifacts to a file",
@@ -78,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     saving = commands.add_parser("save", help="make a set")
     saving.add_argument("--name", default="", help="of the set; the time by default")
     saving.add_argument("--why", default="asked for", help="for people")
+    saving.add_argument("--if-any", action="store_true", help="none where MLflow has never run")
     saving.add_argument("--timer", action="store_true", help="it goes in time, and others go now")
     commands.add_parser("list", help="list the sets")
     commands.add_parser("needs", help="note in needs.json which artifacts the sets need")
@@ -111,12 +115,15 @@ def _run(options: argparse.Namespace, sets: Sets, host: Host) -> str:  # noqa: P
         return export(sets, name, host, options.file)
     if options.command == "drill":
         return drill(sets, name, host, os.environ["BACKUP_LIVE"])
-    with sets.opened(name) as (manifest, database, _):
-        upgrade(database)
+    check_fits(sets.manifest(name), host)
+    with sets.opened(name) as (manifest, copy, _), opened(manifest, copy) as url:
+        upgrade(url)
         return f"Backup {name} is whole: {manifest.content.said}.{manifest.without_versions}"
 
 
 def _save(options: argparse.Namespace, sets: Sets, host: Host) -> str:
+    if options.if_any and host.database.is_empty():
+        return "MLflow has never run here, so there is nothing to back up."
     saved = sets.save(host, options.why, options.name, keep=not options.timer)
     hours, days, weeks = map(int, os.environ.get("BACKUP_KEEP", "24 7 4").split())
     gone = sets.prune((hours, days, weeks)) if options.timer else []
@@ -164,10 +171,9 @@ def made(environment: Mapping[str, str]) -> tuple[Sets, Host]:
     region, work = environment.get("BACKUP_REGION", ""), Path(environment["BACKUP_WORK"])
     place = environment["BACKUP_ARTIFACTS"]
     settings = json.loads(environment.get("BACKUP_SETTINGS") or "{}")
-    artifacts = artifacts_at(place, region)
-    host = Host(
-        environment["BACKUP_HOST"], Path(environment["BACKUP_DATABASE"]), work, artifacts, place, settings
-    )
+    found = environment["BACKUP_DATABASE"]
+    database = PostgreSQL(found, work.with_name(NOTE)) if "://" in found else SQLite(Path(found))
+    host = Host(environment["BACKUP_HOST"], database, work, artifacts_at(place, region), place, settings)
     to = environment["BACKUP_TO"]
     return Sets(store_at(to, region), work, Path(to) if to.startswith("/") else None), host
 

@@ -13,15 +13,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 from backup.artifacts import checksum
 from backup.database import ids_before, upgrade
-from backup.sets import read_list
+from backup.sets import opened, read_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from backup.artifacts import Artifact
     from backup.sets import Host, Manifest, Sets
@@ -53,19 +53,19 @@ def drill(sets: Sets, name: str, host: Host, live: str) -> str:
         BackupError: There is no such set, or it is damaged.
         DatabaseError: Its database is damaged, or a later MLflow's.
     """
-    with sets.opened(name) as (manifest, database, artifacts):
+    with sets.opened(name) as (manifest, copy, artifacts), opened(manifest, copy) as url:
         if not manifest.content.counts["runs"]:
             raise DrillError(
                 f"expected a backup with runs; got {name}, which has none: it would restore nothing."
             )
-        _check_complete(manifest, database, host.database)
-        upgrade(database)
+        _check_complete(manifest, url, host.database.url)
+        upgrade(url)
         runs = _sample(
-            [one for one in sorted(ids_before(database, then(manifest))) if one.startswith("run ")], _RUNS
+            [one for one in sorted(ids_before(url, then(manifest))) if one.startswith("run ")], _RUNS
         )
         sample = _sample(list(read_list(artifacts)), _ARTIFACTS)
-        with serving(database, host.place) as url:
-            restored, running = Server(url), Server(live)
+        with serving(url, host.place) as started:
+            restored, running = Server(started), Server(live)
             if (found := restored.counts()) != {key: manifest.content.counts[key] for key in found}:
                 raise DrillError(f"expected {manifest.content.said} in backup {name}; MLflow shows {found}.")
             _compare_champions(manifest, restored, running)
@@ -144,9 +144,9 @@ class Server:
             raise DrillError(f"expected an answer of {self._url}{path}; got {error}") from error
 
 
-def _check_complete(manifest: Manifest, database: Path, live: Path) -> None:
+def _check_complete(manifest: Manifest, restored: str, live: str) -> None:
     """Make sure that all that the running server had then, and still has, is in the set."""
-    missing = ids_before(live, then(manifest)) - ids_before(database, then(manifest), deleted=True)
+    missing = ids_before(live, then(manifest)) - ids_before(restored, then(manifest), deleted=True)
     if missing:
         few = ", ".join(sorted(missing)[:3])
         raise DrillError(
@@ -216,26 +216,25 @@ def _sample[T](of: Sequence[T], most: int) -> list[T]:
 
 
 @contextmanager
-def serving(database: Path, artifacts: str) -> Iterator[str]:
-    """Run MLflow on a database for a moment; give its address."""
+def serving(database: str, artifacts: str) -> Iterator[str]:
+    """Run MLflow for a moment on a database, at an address for SQLAlchemy; give its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = {
-        "backend-store-uri": f"sqlite:///{database}",
+        "backend-store-uri": database,
         "artifacts-destination": artifacts,
         "host": "127.0.0.1",
     }
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = database.with_suffix(".log")
-    with log.open("wb") as said:
+    with TemporaryFile() as said:
         process = subprocess.Popen(  # noqa: S603 - a program of this image
             command, env=os.environ | quiet, stdout=said, stderr=said, start_new_session=True
         )
         try:
-            _wait(process, f"http://127.0.0.1:{port}", log)
+            _wait(process, f"http://127.0.0.1:{port}", said)
             yield f"http://127.0.0.1:{port}"
         finally:
             with suppress(ProcessLookupError):
@@ -243,7 +242,7 @@ def serving(database: Path, artifacts: str) -> Iterator[str]:
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], url: str, said: IO[bytes]) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -252,5 +251,6 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
             time.sleep(0.5)
         else:
             return
-    last = " ".join(log.read_text(errors="replace").splitlines()[-5:])
+    said.seek(0)
+    last = " ".join(said.read().decode(errors="replace").splitlines()[-5:])
     raise DrillError(f"expected MLflow to start on the backup within {_START_SECONDS} s; it did not: {last}")

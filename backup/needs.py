@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from backup.database import active_ids
-from backup.sets import read_list
+from backup.sets import opened, read_list
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +42,8 @@ def note_needs(sets: Sets, to: Path) -> str:
         with sets.listed(manifest.name) as artifacts:
             had |= {owner for found in read_list(artifacts) if (owner := _owner(found.key))}
         if manifest.without_versions:
-            with sets.opened(manifest.name) as (_, database, _):
-                needed |= dict.fromkeys(active_ids(database), manifest.name)
+            with sets.opened(manifest.name) as (_, copy, _), opened(manifest, copy) as url:
+                needed |= dict.fromkeys(active_ids(url), manifest.name)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps({"needed": needed, "had": sorted(had)}))
     return f"{len(known)} backups need the artifacts of {len(needed)} runs, models and traces."

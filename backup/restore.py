@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from backup.artifacts import bring_back
 from backup.database import look, upgrade
-from backup.sets import BackupError, read_list
-from replication.start import IDENTITY, NOTE, move_aside
+from backup.sets import BackupError, check_fits, opened, read_list
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from backup.sets import Host, Sets
 
 
@@ -29,37 +24,18 @@ def restore(sets: Sets, name: str, host: Host) -> str:
         What was done, for people.
 
     Raises:
-        BackupError: There is no such set, or it is damaged. Nothing was changed.
-        DatabaseError: Its database is damaged, or a later MLflow's. Nothing was changed.
+        BackupError: There is no such set, it is damaged, or of another kind of database. Nothing was changed.
+        DatabaseError: Its database is damaged, or a later MLflow's, or the host's can't be replaced. Nothing
+            was changed, but artifacts may be back.
     """
-    with sets.opened(name) as (manifest, database, artifacts):
-        upgrade(database)
+    check_fits(sets.manifest(name), host)
+    with sets.opened(name) as (manifest, copy, artifacts), opened(manifest, copy) as url:
+        upgrade(url)
         # First what adds only; a failure leaves the database as it is.
         said = bring_back(host.artifacts, read_list(artifacts))
-        aside = put(database, host)
+        aside = host.database.put(url)
     had = f"of {manifest.when}: {manifest.content.said}"
     return f"The database is that of backup {manifest.name}, {had}.{aside}{said}"
-
-
-def put(found: Path, host: Host) -> str:
-    """Put a database in place; return where what was there is, for people.
-
-    To a replica it is a line of its own, so that the next start begins one.
-
-    Args:
-        found: A checked database in the work folder.
-        host: Whose place it takes.
-    """
-    ready = host.database.with_name(f"{host.database.name}.restored")
-    found.replace(ready)
-    with closing(sqlite3.connect(ready)) as database:
-        database.execute("pragma journal_mode=wal")
-    state = host.database.parent / "replication"
-    aside = move_aside(host.database, state / IDENTITY, host.database.with_name(NOTE))
-    if state.exists():
-        (state / "begin-anew").touch()
-    ready.rename(host.database)
-    return aside
 
 
 def check_empty(host: Host) -> None:
@@ -68,9 +44,9 @@ def check_empty(host: Host) -> None:
     Raises:
         BackupError: It has.
     """
-    if not host.database.exists() or not host.database.stat().st_size:
+    if host.database.is_empty():
         return
-    found = look(host.database)
+    found = look(host.database.url)
     if found.counts["experiments"] > 1 or any(found.counts[name] for name in ("runs", "models", "prompts")):
         raise BackupError(
             f"expected a host without experiments of its own; got {found.said}. Nothing was changed. To put "

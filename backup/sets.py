@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup.artifacts import Artifact
-from backup.database import Content, DatabaseError, copy, look, size_of
+from backup.database import Content, Database, DatabaseError, SQLite, look
+from backup.postgresql import PostgreSQL
 from backup.room import Need, check_room
-from replication.start import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from backup.artifacts import Artifacts
     from replication.store import Store
 
-DATABASE, ARTIFACTS, MANIFEST = "mlflow.db", "artifacts.jsonl.gz", "manifest.json"
+ARTIFACTS, MANIFEST = "artifacts.jsonl.gz", "manifest.json"
+# What a set may be of, by the name of the copy.
+_KINDS: dict[str, type[Database]] = {kind.file: kind for kind in (SQLite, PostgreSQL)}
 # The timer's sets that stay: the newest of each of the last so many hours, days and weeks that have any.
 KEEP = (24, 7, 4)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -53,7 +55,8 @@ class Manifest:
         host: Where it was made.
         mlflow: The version of MLflow that ran there.
         content: What is in the database.
-        database: Its ``bytes`` and ``sha256``.
+        database: The copy of it: ``file``, ``bytes`` and ``sha256``; and how many bytes the database itself
+            had (``size``).
         artifacts: How many (``count``) of how many ``bytes``, whether the store keeps their versions
             (``versioned``), where they are (``place``), and the list's ``sha256``.
         settings: Of the platform, without secrets.
@@ -74,6 +77,17 @@ class Manifest:
     def seconds(self) -> float:
         """When it was made, in seconds since 1970."""
         return datetime.fromisoformat(self.when).astimezone(UTC).timestamp()
+
+    @property
+    def kind(self) -> type[Database]:
+        """What the copy is of. The first sets, which do not say so, are of SQLite."""
+        return _KINDS[self.database.get("file", SQLite.file)]
+
+    @property
+    def room(self) -> int:
+        """How many bytes it takes to open the copy, beside which a dump needs the database that it makes."""
+        opened = self.database["size"] if self.kind is PostgreSQL else 0
+        return int(self.database["bytes"] + opened)
 
     @property
     def without_versions(self) -> str:
@@ -105,7 +119,7 @@ class Host:
 
     Attributes:
         name: Of the host, for people.
-        database: MLflow's SQLite file.
+        database: MLflow's.
         work: Folder for copies under way, on a disk with room for the database.
         artifacts: MLflow's store.
         place: Where that is, for people.
@@ -113,7 +127,7 @@ class Host:
     """
 
     name: str
-    database: Path
+    database: Database
     work: Path
     artifacts: Artifacts
     place: str
@@ -186,15 +200,20 @@ class Sets:
         check_name(name)
         if name in self.names():
             raise BackupError(f"expected a new name; got {name}, which is taken. Choose another.")
-        size = size_of(host.database)
+        size = host.database.size()
         needs = [Need(self._work, 2 * size, "two copies of the database")]
         check_room(*needs, *([Need(self._folder, size, "the set")] if self._folder else []))
         with working(self._work) as folder:
-            copy(host.database, folder / DATABASE)
-            content = look(folder / DATABASE)
+            path = folder / host.database.file
+            content = host.database.copy(path)
             # Listed after the copy: what a run logged before it is in its place by then.
             artifacts = write_list(host.artifacts, folder / ARTIFACTS) | {"place": host.place}
-            database = {"bytes": (folder / DATABASE).stat().st_size, "sha256": _sha256(folder / DATABASE)}
+            database = {
+                "file": path.name,
+                "bytes": path.stat().st_size,
+                "sha256": _sha256(path),
+                "size": size,
+            }
             when = time.strftime(_TIME, now)
             said = (
                 name,
@@ -202,7 +221,7 @@ class Sets:
                 why,
                 keep,
                 host.name,
-                mlflow_version(host.database),
+                mlflow_version(host.database.note),
                 content,
                 database,
                 artifacts,
@@ -210,25 +229,25 @@ class Sets:
             )
             made = Manifest(*said)
             made.write(folder / MANIFEST)
-            for file in (ARTIFACTS, DATABASE):
+            for file in (ARTIFACTS, path.name):
                 self._store.upload(folder / file, f"{name}/{file}")
-            check(made, *self._fetch(name, folder / "back"))
+            check(made, *self._fetch(made, folder / "back"))
             self._store.upload(folder / MANIFEST, f"{name}/{MANIFEST}")
         return made
 
     @contextmanager
     def opened(self, name: str) -> Iterator[tuple[Manifest, Path, Path]]:
-        """Bring a set here and check it: its manifest, its database, and the list of its artifacts.
+        """Bring a set here and check it: its manifest, the database's copy, and the artifacts' list.
 
         Raises:
             BackupError: There is no such set, or it is not what its manifest says.
-            DatabaseError: Its database is damaged.
+            DatabaseError: The copy is damaged.
             RoomError: The disk of the work folder has no room for it.
         """
         manifest = self.manifest(name)
         check_room(self.need(manifest))
         with working(self._work) as folder:
-            database, artifacts = self._fetch(name, folder)
+            database, artifacts = self._fetch(manifest, folder)
             check(manifest, database, artifacts)
             yield manifest, database, artifacts
 
@@ -244,7 +263,7 @@ class Sets:
 
     def need(self, manifest: Manifest) -> Need:
         """Return what it takes to open a set."""
-        return Need(self._work, manifest.database["bytes"], "a copy of the database")
+        return Need(self._work, manifest.room, "a copy of the database")
 
     def prune(self, keep: tuple[int, int, int] = KEEP) -> list[str]:
         """Delete those of the timer's sets that are not needed any more, and halves of sets.
@@ -269,13 +288,15 @@ class Sets:
                 gone.append(half)
         for name in gone:
             # The manifest first, so that a half-deleted set is none.
-            for file in (MANIFEST, ARTIFACTS, DATABASE):
+            for file in (MANIFEST, ARTIFACTS, *_KINDS):
                 self._store.delete(f"{name}/{file}")
         return gone
 
-    def _fetch(self, name: str, folder: Path) -> tuple[Path, Path]:
+    def _fetch(self, manifest: Manifest, folder: Path) -> tuple[Path, Path]:
         folder.mkdir(exist_ok=True)
-        return self._bring(name, DATABASE, folder), self._bring(name, ARTIFACTS, folder)
+        files = (manifest.kind.file, ARTIFACTS)
+        copy, artifacts = (self._bring(manifest.name, file, folder) for file in files)
+        return copy, artifacts
 
     def _bring(self, name: str, file: str, folder: Path) -> Path:
         try:
@@ -290,16 +311,52 @@ def check(manifest: Manifest, database: Path, artifacts: Path) -> None:
 
     Raises:
         BackupError: They are not.
-        DatabaseError: The database is damaged.
+        DatabaseError: The copy is damaged.
     """
     for path, said in ((database, manifest.database), (artifacts, manifest.artifacts)):
         if (found := _sha256(path)) != said["sha256"]:
             wanted = f"{path.name} of backup {manifest.name} with checksum {said['sha256'][:12]}"
             raise BackupError(f"expected {wanted}; got {found[:12]}: it is damaged.")
-    if (content := look(database)) != manifest.content:
-        raise DatabaseError(
-            f"expected backup {manifest.name} to have {manifest.content.said}; got {content.said}."
+    manifest.kind.check(database)
+
+
+@contextmanager
+def opened(manifest: Manifest, copy: Path) -> Iterator[str]:
+    """Make a checked copy a database, and make sure that it has what its manifest says.
+
+    Args:
+        manifest: Of the set.
+        copy: Of its database, on a disk with room for it.
+
+    Returns:
+        The address of the database, for SQLAlchemy.
+
+    Raises:
+        DatabaseError: It can't be opened, or has something else.
+    """
+    with manifest.kind.opened(copy) as url:
+        if (content := look(url)) != manifest.content:
+            raise DatabaseError(
+                f"expected backup {manifest.name} to have {manifest.content.said}; got {content.said}."
+            )
+        yield url
+
+
+def check_fits(manifest: Manifest, host: Host) -> None:
+    """Make sure that a set could take the place of a host's database.
+
+    Raises:
+        BackupError: It is of another kind of database.
+        DatabaseError: That one can't be replaced.
+    """
+    wanted, got = host.database.kind, manifest.kind.kind
+    if wanted != got:
+        raise BackupError(
+            f"expected a backup of {wanted}, as mlflow_backend is; got {manifest.name}, of {got}. Nothing "
+            "was changed. Restore or import it where MLflow runs on that; from SQLite to PostgreSQL goes "
+            "playbooks/move_to_postgresql.yml."
         )
+    host.database.check_put()
 
 
 def write_list(artifacts: Artifacts, path: Path) -> dict[str, Any]:
@@ -338,9 +395,8 @@ def working(folder: Path) -> Iterator[Path]:
         yield Path(made)
 
 
-def mlflow_version(database: Path) -> str:
+def mlflow_version(note: Path) -> str:
     """Return the version of MLflow that last ran on a database; the one here if nothing is noted."""
-    note = database.with_name(NOTE)
     words = note.read_text().split() if note.exists() else []
     return words[-1] if words else version("mlflow")
 

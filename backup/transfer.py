@@ -14,9 +14,18 @@ from typing import IO, TYPE_CHECKING
 
 from backup.artifacts import checksum
 from backup.database import upgrade
-from backup.restore import put
 from backup.room import Need, check_room
-from backup.sets import ARTIFACTS, DATABASE, MANIFEST, BackupError, Manifest, check, read_list, working
+from backup.sets import (
+    ARTIFACTS,
+    MANIFEST,
+    BackupError,
+    Manifest,
+    check,
+    check_fits,
+    opened,
+    read_list,
+    working,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,8 +34,8 @@ if TYPE_CHECKING:
     from backup.artifacts import Artifact
     from backup.sets import Host, Sets
 
-# In this order, so that what is wrong is known before the first artifact.
-_FIRST = (MANIFEST, DATABASE, ARTIFACTS)
+# Manifest, copy of the database and list of the artifacts: what is wrong is known before the first artifact.
+_FIRST = 3
 _BELOW = "artifacts/"
 # The last member: the SHA-256 of each artifact that is in the file. Without it the file is cut off.
 _CHECKSUMS = "checksums.json"
@@ -98,20 +107,20 @@ class _Export:
     Attributes:
         tar: The open file.
         manifest: What it says of itself.
-        database: Its database, outside the file.
+        url: Its database, open outside the file.
         listed: The artifacts of the set, by key.
         sums: The SHA-256 of each artifact that is in the file, by key.
     """
 
     tar: tarfile.TarFile
     manifest: Manifest
-    database: Path
+    url: str
     listed: dict[str, Artifact]
     sums: dict[str, str]
 
     def lacks(self, host: Host, there: Mapping[str, Artifact]) -> Iterator[tuple[str, tarfile.TarInfo]]:
         """Return the artifacts that a host does not have like this, by key, with their place in the file."""
-        for member in self.tar.getmembers()[len(_FIRST) : -1]:
+        for member in self.tar.getmembers()[_FIRST:-1]:
             key = member.name.removeprefix(_BELOW)
             if key not in there or not self._is(there[key], host):
                 yield key, member
@@ -168,7 +177,7 @@ def bring_in(path: Path, host: Host) -> str:
                 host.artifacts.move(key, f"{folder}/{key}")
                 moved += 1
             host.artifacts.write(key, _open(found.tar, member))
-        aside = put(found.database, host)
+        aside = host.database.put(found.url)
     differed = f" {moved} that differed are in {folder}/ of the artifacts' store now." if moved else ""
     manifest = found.manifest
     return (
@@ -187,19 +196,23 @@ def _opened(path: Path, host: Host) -> Iterator[tuple[_Export, dict[str, Artifac
         with working(host.work) as folder, tarfile.open(path, "r:") as tar:
             _take(tar, MANIFEST, folder)
             manifest = Manifest.read(folder / MANIFEST)
-            check_room(Need(host.work, manifest.database["bytes"], "a copy of the database"))
-            for name in _FIRST[1:]:
-                _take(tar, name, folder)
-            check(manifest, folder / DATABASE, folder / ARTIFACTS)
-            listed = {found.key: found for found in read_list(folder / ARTIFACTS)}
-            whole = _Export(tar, manifest, folder / DATABASE, listed, _check_artifacts(tar, listed))
-            upgrade(folder / DATABASE)
-            there = {found.key: found for found in host.artifacts.list()}
-            lacking = list(whole.lacks(host, there))
-            if host.artifacts.folder:
-                size = sum(member.size for _, member in lacking)
-                check_room(Need(host.artifacts.folder, size, "the artifacts"))
-            yield whole, there, lacking
+            check_fits(manifest, host)
+            check_room(Need(host.work, manifest.room, "a copy of the database"))
+            copy, artifacts = folder / manifest.kind.file, folder / ARTIFACTS
+            for taken in (copy, artifacts):
+                _take(tar, taken.name, folder)
+            check(manifest, copy, artifacts)
+            listed = {found.key: found for found in read_list(artifacts)}
+            sums = _check_artifacts(tar, listed)
+            with opened(manifest, copy) as url:
+                upgrade(url)
+                whole = _Export(tar, manifest, url, listed, sums)
+                there = {found.key: found for found in host.artifacts.list()}
+                lacking = list(whole.lacks(host, there))
+                if host.artifacts.folder:
+                    size = sum(member.size for _, member in lacking)
+                    check_room(Need(host.artifacts.folder, size, "the artifacts"))
+                yield whole, there, lacking
     except tarfile.TarError as error:
         raise BackupError(f"expected a whole file of playbooks/export.yml; got: {error}") from error
 

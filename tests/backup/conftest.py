@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from sqlalchemy import create_engine
 
 from backup.artifacts import Bucket
-from backup.database import copy
+from backup.database import SQLite
 from backup.drill import serving
 from backup.sets import Host, Sets
 from tests.replication.conftest import another, s3, sshd, store  # noqa: F401 - fixtures
@@ -97,13 +97,13 @@ def running(keys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
     disk = tmp_path_factory.mktemp("host")
     host = Host(
         "one",
-        disk / "mlflow.db",
+        SQLite(disk / "mlflow.db"),
         disk / "backup",
         Bucket("artifacts", "mlflow", client),
         PLACE,
         {"name": "x"},
     )
-    with serving(host.database, PLACE) as url:
+    with serving(f"sqlite:///{disk}/mlflow.db", PLACE) as url:
         platform = Platform(url, host, client)
         experiment = platform.post("experiments/create", name="wine")["experiment_id"]
         runs = [platform.log(experiment, content) for content in (b"first", b"second")]
@@ -122,10 +122,10 @@ def platform(running: Platform, tmp_path: Path) -> Platform:
 
 
 @pytest.fixture
-def earlier(platform: Platform, tmp_path: Path) -> Path:
+def earlier(platform: Platform, tmp_path: Path) -> SQLite:
     """The running one's database, as the MLflow before would have it."""
     database = tmp_path / "earlier.db"
-    copy(platform.host.database, database)
+    platform.host.database.copy(database)
     config = Config()
     config.set_main_option("script_location", str(Path(mlflow.__path__[0]) / "store/db_migrations"))
     engine = create_engine(f"sqlite:///{database}")
@@ -133,7 +133,7 @@ def earlier(platform: Platform, tmp_path: Path) -> Path:
         config.attributes["connection"] = connection
         command.downgrade(config, "-1")
     engine.dispose()
-    return database
+    return SQLite(database)
 
 
 @pytest.fixture

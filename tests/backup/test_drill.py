@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup.artifacts import Folder
-from backup.database import DatabaseError, copy, look
+from backup.database import DatabaseError, SQLite, look
 from backup.drill import DrillError, drill
 from backup.sets import BackupError, Sets
 from replication.store import FolderStore
@@ -55,18 +55,20 @@ def test_a_set_that_differs_fails(
     sets: Sets, platform: Platform, tmp_path: Path, change: str, refused: str
 ) -> None:
     other = tmp_path / "other.db"
-    copy(platform.host.database, other)
+    platform.host.database.copy(other)
     with closing(sqlite3.connect(other)) as opened, opened:
         opened.execute(change)
     time.sleep(1)  # a set is of the second in which it was begun
-    sets.save(replace(platform.host, database=other), "a test", "mine")
+    sets.save(replace(platform.host, database=SQLite(other)), "a test", "mine")
     with pytest.raises((DatabaseError, DrillError), match=refused):
         drill(sets, "mine", platform.host, platform.url)
 
 
-def test_a_set_of_an_earlier_mlflow_is_migrated_first(sets: Sets, platform: Platform, earlier: Path) -> None:
+def test_a_set_of_an_earlier_mlflow_is_migrated_first(
+    sets: Sets, platform: Platform, earlier: SQLite
+) -> None:
     made = sets.save(replace(platform.host, database=earlier), "a test", "mine")
-    assert made.content.schema != look(platform.host.database).schema
+    assert made.content.schema != look(platform.host.database.url).schema
     assert "MLflow starts on backup mine" in drill(sets, "mine", platform.host, platform.url)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup.artifacts import Bucket, Folder
-from backup.database import DatabaseError, copy, look
+from backup.database import DatabaseError, SQLite, look
 from backup.restore import check_empty, restore
 from backup.room import RoomError
 from backup.sets import BackupError, Sets
@@ -46,11 +46,11 @@ def stopped(platform: Platform, tmp_path: Path) -> Host:
     """A host with a copy of the database, as it is once MLflow has stopped."""
     database = tmp_path / "host" / "mlflow.db"
     database.parent.mkdir()
-    copy(platform.host.database, database)
+    platform.host.database.copy(database)
     (database.parent / "backend").write_text("sqlite 3.0.0\n")
     (database.parent / "replication").mkdir()
     (database.parent / "replication/generation.json").write_text("{}")
-    return replace(platform.host, database=database)
+    return replace(platform.host, database=SQLite(database))
 
 
 def rename(database: Path, name: str) -> None:
@@ -70,28 +70,30 @@ def test_a_set_takes_the_place_of_what_is_there(sets: Sets, platform: Platform, 
         for body in (b"to be deleted", b"to be changed")
     )
     sets.save(stopped, "a test", "mine")
-    rename(stopped.database, "a mistake")
+    rename(stopped.database.path, "a mistake")
     platform.client.delete_object(Bucket="artifacts", Key=f"mlflow/{deleted}")
     platform.client.put_object(Bucket="artifacts", Key=f"mlflow/{changed}", Body=b"changed")
     said = restore(sets, "mine", stopped)
     assert "2 artifacts that were changed or deleted since are back." in said
     assert [platform.stored(key) for key in (deleted, changed)] == [b"to be deleted", b"to be changed"]
-    assert names(stopped.database) == ["wine"]
-    (aside,) = stopped.database.parent.glob("before-restore-*")
+    assert names(stopped.database.path) == ["wine"]
+    (aside,) = stopped.database.path.parent.glob("before-restore-*")
     assert f"What was there is in {aside.name}." in said
     assert {path.name for path in aside.iterdir()} == {"mlflow.db", "backend", "generation.json"}
     assert names(aside / "mlflow.db") == ["a mistake"]
     # The next start begins a line of its own, and the next deployment migrates.
-    assert [path.name for path in (stopped.database.parent / "replication").iterdir()] == ["begin-anew"]
-    assert not (stopped.database.parent / "backend").exists()
-    with closing(sqlite3.connect(stopped.database)) as opened:
+    assert [path.name for path in (stopped.database.path.parent / "replication").iterdir()] == ["begin-anew"]
+    assert not (stopped.database.path.parent / "backend").exists()
+    with closing(sqlite3.connect(stopped.database.path)) as opened:
         assert opened.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
 def test_to_the_replica_it_is_a_line_of_its_own(sets: Sets, stopped: Host) -> None:
-    shutil.rmtree(stopped.database.parent / "replication")
-    root = stopped.database.parent.parent / "replica"
-    replica = Replica(stopped.database, {"type": "file"}, str(root), stopped.database.parent / "replication")
+    shutil.rmtree(stopped.database.path.parent / "replication")
+    root = stopped.database.path.parent.parent / "replica"
+    replica = Replica(
+        stopped.database.path, {"type": "file"}, str(root), stopped.database.path.parent / "replication"
+    )
     machine = Machine("one", "id-1")
     first = start(replica, FolderStore(root), machine).lease
     sets.save(stopped, "a test", "mine")
@@ -99,39 +101,39 @@ def test_to_the_replica_it_is_a_line_of_its_own(sets: Sets, stopped: Host) -> No
     anew = (replica.state / "begin-anew").exists()
     again = start(replica, FolderStore(root), machine, begin_anew=anew)
     assert (again.how, again.lease.generation != first.generation) == ("adopted", True)
-    assert names(stopped.database) == ["wine"]
+    assert names(stopped.database.path) == ["wine"]
 
 
 def test_a_set_names_the_mlflow_that_ran(sets: Sets, stopped: Host) -> None:
     assert sets.save(stopped, "a test", "mine").mlflow == "3.0.0"
-    (stopped.database.parent / "backend").unlink()
+    (stopped.database.path.parent / "backend").unlink()
     assert sets.save(stopped, "a test", "new").mlflow == version("mlflow")
 
 
 def test_an_earlier_mlflows_set_is_migrated_before_it_is_in_place(
-    sets: Sets, platform: Platform, stopped: Host, earlier: Path, tmp_path: Path
+    sets: Sets, platform: Platform, stopped: Host, earlier: SQLite, tmp_path: Path
 ) -> None:
     sets.save(replace(platform.host, database=earlier), "a test", "mine")
     restore(sets, "mine", stopped)
-    assert look(stopped.database).schema == look(platform.host.database).schema
+    assert look(stopped.database.url).schema == look(platform.host.database.url).schema
     export(sets, "mine", stopped, tmp_path / "mine.tar")
     bring_in(tmp_path / "mine.tar", stopped)
-    assert look(stopped.database).schema == look(platform.host.database).schema
+    assert look(stopped.database.url).schema == look(platform.host.database.url).schema
 
 
 def test_a_later_mlflows_set_is_refused(sets: Sets, stopped: Host, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(stopped.database)) as opened, opened:
+    with closing(sqlite3.connect(stopped.database.path)) as opened, opened:
         opened.execute("update alembic_version set version_num = 'later'")
     sets.save(stopped, "a test", "mine")
-    before = stopped.database.read_bytes()
+    before = stopped.database.path.read_bytes()
     said = r"'later'.* Nothing was changed. It is of a later MLflow, .* playbooks/upgrade.yml"
     with pytest.raises(DatabaseError, match=said):
         restore(sets, "mine", stopped)
     export(sets, "mine", stopped, tmp_path / "mine.tar")
     with pytest.raises(DatabaseError, match=said):
         bring_in(tmp_path / "mine.tar", stopped)
-    assert stopped.database.read_bytes() == before
-    assert not list(stopped.database.parent.glob("before-restore-*"))
+    assert stopped.database.path.read_bytes() == before
+    assert not list(stopped.database.path.parent.glob("before-restore-*"))
 
 
 def test_without_versions_what_is_gone_is_told(sets: Sets, stopped: Host, tmp_path: Path) -> None:
@@ -157,14 +159,14 @@ def test_a_set_goes_from_host_to_host_as_a_file(
     assert "Backup mine, " in export(sets, "mine", stopped, file)
     other = replace(
         stopped,
-        database=tmp_path / "other" / "mlflow.db",
+        database=SQLite(tmp_path / "other" / "mlflow.db"),
         artifacts=Folder(tmp_path / "other" / "artifacts"),
         place="/a/folder",
     )
-    other.database.parent.mkdir()
+    other.database.path.parent.mkdir()
     check_empty(other)
     assert "made on one at" in bring_in(file, other)
-    assert look(other.database) == sets.manifest("mine").content
+    assert look(other.database.url) == sets.manifest("mine").content
     assert (tmp_path / "other/artifacts" / key).read_bytes() == b"as it was"
     with pytest.raises(
         BackupError, match=r"expected a host without experiments of its own; got .*backup_replace"
@@ -191,7 +193,7 @@ def test_artifacts_that_differ_from_the_files_move_aside(
         for number in range(2):
             database = tmp_path / f"{type(artifacts).__name__}-{number}" / "mlflow.db"
             database.parent.mkdir()
-            yield replace(stopped, database=database, artifacts=artifacts)
+            yield replace(stopped, database=SQLite(database), artifacts=artifacts)
 
     for store in (Folder(tmp_path / "artifacts"), plain):
         for key, body in ((same, b"same"), (differs, b"edited"), (longer, b"longer now")):
@@ -236,9 +238,7 @@ def test_without_room_nothing_is_written(
             attempt()
     # Room for the database, but not for the artifacts as well.
     monkeypatch.setattr("backup.room.SPARE", 0)
-    monkeypatch.setattr(
-        "backup.transfer.check_version", lambda _: monkeypatch.setattr("backup.room.SPARE", free)
-    )
+    monkeypatch.setattr("backup.transfer.upgrade", lambda _: monkeypatch.setattr("backup.room.SPARE", free))
     with pytest.raises(RoomError, match="for the artifacts"):
         bring_in(file, host)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -270,17 +270,17 @@ def test_a_file_that_is_damaged_is_not_brought_in(
                     for member in good.getmembers()[:3]:
                         tar.addfile(member, good.extractfile(member))
             tar.addfile(tarfile.TarInfo("artifacts/../../out"))
-    before = stopped.database.read_bytes()
+    before = stopped.database.path.read_bytes()
     with pytest.raises((BackupError, DatabaseError)):
         bring_in(broken, stopped)
-    assert stopped.database.read_bytes() == before
+    assert stopped.database.path.read_bytes() == before
     assert not (tmp_path / "out").exists()
 
 
 def test_the_program_says_how_it_went(platform: Platform, stopped: Host, tmp_path: Path) -> None:
     environment = {
         "BACKUP_TO": str(tmp_path / "sets"),
-        "BACKUP_DATABASE": str(stopped.database),
+        "BACKUP_DATABASE": str(stopped.database.path),
         "BACKUP_WORK": str(tmp_path / "work"),
         "BACKUP_ARTIFACTS": platform.host.place,
         "BACKUP_REGION": "us-east-1",
@@ -316,15 +316,15 @@ def test_the_program_says_how_it_went(platform: Platform, stopped: Host, tmp_pat
     assert "Backup mine is whole" in run("verify")
     assert run("list").splitlines()[1].startswith("mine  20")
     run("save", "--timer")
-    rename(stopped.database, "a mistake")
+    rename(stopped.database.path, "a mistake")
     assert "The database is that of backup mine" in run("restore", "mine")
-    assert names(stopped.database) == ["wine"]
+    assert names(stopped.database.path) == ["wine"]
     assert "Backup mine, " in run("export", "mine", "--file", str(tmp_path / "mine.tar"))
     importing = ("import", "--file", str(tmp_path / "mine.tar"))
     assert "without experiments of its own" in run(*importing, "--look", fails=True)
-    rename(stopped.database, "not in the file")
+    rename(stopped.database.path, "not in the file")
     assert "Backup mine, made on one at" in run(*importing, "--look", "--replace")
-    assert names(stopped.database) == ["not in the file"]
+    assert names(stopped.database.path) == ["not in the file"]
     assert "The database is that of backup mine, made on one at" in run(*importing, "--replace")
     shutil.rmtree(tmp_path / "sets")
     assert "expected a backup named mine; got none" in run("restore", "mine", fails=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup.artifacts import Artifact, Folder
-from backup.database import DatabaseError, copy, look
+from backup.database import DatabaseError, SQLite, look
 from backup.needs import note_needs
-from backup.sets import BackupError, Manifest, Sets, read_list
+from backup.sets import BackupError, Manifest, Sets, opened, read_list
 from replication.store import FolderStore
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def test_a_set_holds_what_the_database_has_and_names_the_artifacts(sets: Sets, p
     assert saved.content.counts["runs"] >= 2
     assert saved.content.champions == {"wine": "1"}
     assert saved.artifacts["versioned"]
-    with sets.opened("mine") as (manifest, database, artifacts):
+    with sets.opened("mine") as (manifest, copy, artifacts), opened(manifest, copy) as url:
         assert manifest == saved
-        assert look(database) == saved.content
+        assert look(url) == saved.content
         listed = {found.key: found for found in read_list(artifacts)}
     assert len(listed) == saved.artifacts["count"] >= 2
     assert all(found.version and found.etag for found in listed.values())
@@ -121,7 +121,9 @@ def test_a_copy_is_consistent_while_others_write(tmp_path: Path) -> None:
         thread.start()
     try:
         for number in range(5):
-            copy(live, to := tmp_path / f"{number}.db")
+            to = tmp_path / f"{number}.db"
+            with pytest.raises(DatabaseError, match="expected a sound database of MLflow's"):
+                SQLite(live).copy(to)  # it is copied by then
             with closing(sqlite3.connect(to)) as opened:
                 assert opened.execute("pragma integrity_check").fetchall() == [("ok",)]
                 assert opened.execute(
@@ -134,10 +136,8 @@ def test_a_copy_is_consistent_while_others_write(tmp_path: Path) -> None:
         over.set()
         for thread in threads:
             thread.join()
-    with pytest.raises(DatabaseError, match="expected a sound database of MLflow's"):
-        look(tmp_path / "0.db")
     with pytest.raises(DatabaseError, match="got none"):
-        copy(tmp_path / "none.db", tmp_path / "no.db")
+        SQLite(tmp_path / "none.db").copy(tmp_path / "no.db")
     assert not (tmp_path / "none.db").exists()
 
 

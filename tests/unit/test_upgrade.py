@@ -198,7 +198,7 @@ def test_upgrade_and_back_between_two_real_versions(new: Version, old_python: Pa
         assert (found["schema"], found["kept"]) == (NEW_SCHEMA, kept.name)
         return dict(found["rows"])
 
-    with serving(new.database, str(new.folder / "artifacts")) as url:
+    with serving(f"sqlite:///{new.database}", str(new.folder / "artifacts")) as url:
         assert since() == {}  # neither the migration nor the new server's start counts
         client = MlflowClient(url)
         (wine,) = client.search_model_versions("name = 'wine'")
