@@ -122,7 +122,7 @@ setup-dev:
 
 .PHONY: setup-unit
 setup-unit:
-	@$(setup) dev sshd monitors
+	@$(setup) dev sshd postgresql monitors
 
 .PHONY: setup-molecule
 setup-molecule:
@@ -130,7 +130,7 @@ setup-molecule:
 
 .PHONY: setup-test
 setup-test:
-	@$(setup) dev ssh sshd monitors engine browser
+	@$(setup) dev ssh sshd postgresql monitors engine browser
 
 ## Upkeep
 

@@ -48,6 +48,7 @@ _NAMED = {
     "restore": "put a set in the place of the database, which nothing may have open",
     "export": "write a set with its artifacts to a file",
 }
+_NOTHING = "MLflow has never run here, so there is nothing to back up."
 _EXPECTED = (BackupError, DatabaseError, DrillError, RoomError, StoreError, sqlite3.Error, OSError)
 
 
@@ -123,7 +124,7 @@ def _run(options: argparse.Namespace, sets: Sets, host: Host) -> str:  # noqa: P
 
 def _save(options: argparse.Namespace, sets: Sets, host: Host) -> str:
     if options.if_any and host.database.is_empty():
-        return "MLflow has never run here, so there is nothing to back up."
+        return _NOTHING
     saved = sets.save(host, options.why, options.name, keep=not options.timer)
     hours, days, weeks = map(int, os.environ.get("BACKUP_KEEP", "24 7 4").split())
     gone = sets.prune((hours, days, weeks)) if options.timer else []
@@ -155,7 +156,7 @@ def _list(sets: Sets) -> str:
 def _note(options: argparse.Namespace, work: Path, began: float, said: Mapping[str, Any]) -> None:
     """Leave for `status` how the last backup or drill went."""
     file = {"save": "last.json", "drill": "drill.json"}.get(options.command)
-    if file:
+    if file and said["text"] != _NOTHING:
         work.mkdir(parents=True, exist_ok=True)
         part = work / f"{file}.part"
         part.write_text(json.dumps({"time": began, "seconds": round(time.time() - began, 1), **said}))

@@ -16,6 +16,7 @@ Usage: scripts/setup.sh STEP...
   dev       .venv with everything: tests, linters, MLflow, Streamlit (requirements/dev.txt)
   ssh       an SSH client
   sshd      an SSH server, which tests start; its unit stays off
+  postgresql  PostgreSQL's programs, which tests start; no server runs
   monitors  promtool and Prometheus' node exporter in .cache/monitors, which tests ask; nothing is installed
   engine    a running Docker engine; on Debian and Ubuntu it is installed and started
   browser   Chromium for the page tests
@@ -247,6 +248,13 @@ ssh_server() {
   [[ ! -d /run/systemd/system ]] || as_root systemctl --quiet disable --now ssh.service ssh.socket
 }
 
+# Debian would start a server of its own.
+postgresql() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+  apt_install 'PostgreSQL' postgresql
+  [[ ! -d /run/systemd/system ]] || as_root systemctl --quiet disable --now postgresql.service
+}
+
 # Taken out of Debian's packages: installed, they would run as daemons.
 monitors() {
   local folder=.cache/monitors
@@ -287,7 +295,7 @@ main() {
       control | dev) venv "$step" ;;
       ssh) ssh_client ;;
       sshd) ssh_server ;;
-      monitors | engine | browser) "$step" ;;
+      postgresql | monitors | engine | browser) "$step" ;;
       uv) find_python || true; find_uv; command -v "$UV" ;;
       -h | --help) usage; exit ;;
       *) usage >&2; die "expected one of the steps above; got $step" ;;

@@ -71,3 +71,22 @@ def test_backup_finds_its_sftp_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(sets._store, SFTPStore)
     assert (sets._store._server.host, sets._store._root) == ("nas.example:22", "/sets")
     assert Path(sets._store._server.key_path).read_text() == KEY
+
+
+def test_backup_finds_postgresql_as_mlflow_does() -> None:
+    given = {
+        "backup_to": "/mnt/sets",
+        "backup_backend": "postgresql",
+        "mlflow_backend": "postgresql",
+        "mlflow_database_host": "db.example",
+        "mlflow_database_password": "p%40/w:rd",
+        "inventory_hostname": "one",
+    }
+    variables = role_variables("mlflow") | role_variables("backup") | given
+    environment = render("__backup_environment", variables)
+    assert "p%40" not in str(environment)
+    assert render("__backup_secrets", variables) == {"PGPASSWORD": "p%40/w:rd"}
+    _, host = backup.__main__.made(environment)
+    assert host.database.kind == "PostgreSQL"
+    assert host.database.url == render("__mlflow_database", variables)
+    assert str(host.database.note) == "/data/backend"

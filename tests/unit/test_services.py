@@ -209,7 +209,7 @@ def test_each_daemon_is_checked_on_the_host(follows: dict[str, Any]) -> None:
     [
         ({"backup_to": "/mnt/backup", "replication_to": "/mnt/replica"}, []),
         ({}, ["replication", "backup"]),
-        ({"backup_to": "/mnt/backup", "mlflow_backend": "postgresql"}, ["replication", "backup"]),
+        ({"backup_to": "/mnt/backup", "mlflow_backend": "postgresql"}, ["replication"]),
     ],
 )
 def test_what_a_deployment_no_longer_has_is_removed(variables: dict[str, str], unwanted: list[str]) -> None:

@@ -1,7 +1,9 @@
-# Every Python image of mlstack: BASE (Debian with Python) -> python -> [shared] -> service -> app.
-# "shared" holds the scientific stack once for all images that stand on it (PARENT=shared).
+# Every Python image of mlstack: BASE (Debian with Python) -> python -> [shared] -> service -> [postgresql] -> app.
+# "shared" holds the scientific stack once for all images that stand on it (PARENT=shared);
+# "postgresql" adds a PostgreSQL server and its programs (RUNTIME=postgresql).
 ARG BASE
 ARG PARENT=shared
+ARG RUNTIME=service
 
 FROM ${BASE} AS python
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp mlstack
@@ -41,7 +43,19 @@ RUN --mount=from=uv,source=/uv,target=/uv \
  && /uv/bin/uv pip install --python /opt/venv --compile-bytecode --require-hashes --requirement /opt/requirements.txt
 USER 10001
 
-FROM service AS app
+FROM service AS postgresql
+USER 0
+# Debian would make a database at once.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends postgresql-common \
+ && echo 'create_main_cluster = false' >>/etc/postgresql-common/createcluster.conf \
+ && apt-get install --yes --no-install-recommends postgresql \
+ && rm -rf /var/lib/apt/lists/*
+# Debian keeps the server's programs off PATH, and puts a wrapper before the others.
+RUN ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/
+USER 10001
+
+FROM ${RUNTIME} AS app
 ARG SOURCES
 WORKDIR /opt/mlstack
 USER 0
