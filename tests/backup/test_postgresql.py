@@ -31,14 +31,23 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
+SCRIPT = """\
+case "$*" in
+  *--format=*|*/dev/null*|--version) ;;
+  *) echo 'SET transaction_timeout = 0;' ;;
+esac
+"""
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """PostgreSQL's programs on PATH, as in the image: under its own version's name, and not as root."""
+    """PostgreSQL's programs on PATH, as in the image, not as root; scripts begin as those of version 17."""
     folder, installed = tmp_path_factory.mktemp("programs"), max(Path("/usr/lib/postgresql").glob("*/bin"))
     # To the server, what root owns belongs to nobody.
     as_user = "exec unshare --user --map-user=65534 --map-group=65534" if os.geteuid() == 0 else "exec"
     for name in ("initdb", "pg_ctl", "pg_dump", "pg_restore", "psql"):
-        (folder / name).write_text(f'#!/bin/sh\n{as_user} {installed}/{name} "$@"\n')
+        begins = SCRIPT if name in {"pg_dump", "pg_restore"} else ""
+        (folder / name).write_text(f'#!/bin/sh\n{begins}{as_user} {installed}/{name} "$@"\n')
         (folder / name).chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

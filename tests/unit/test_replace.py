@@ -49,6 +49,7 @@ STAND_INS = {
 - ansible.builtin.fail: {msg: There is no such set.}
   when: broken is defined
 - ansible.builtin.file: {path: "{{ mlflow_data_dir }}/backend", state: absent}
+  when: mlflow_backend | default('sqlite') == 'sqlite'
 - ansible.builtin.set_fact: {service_once: {stdout: The database is another.}}
 """,
 }
@@ -161,6 +162,34 @@ def test_what_is_in_place_but_does_not_run_is_told(host: Host) -> None:
         in run.said
     )
     assert "Nothing was changed" not in run.said
+
+
+POSTGRESQL = {
+    "mlflow_backend": "postgresql",
+    "mlflow_database_host": "db",
+    "mlflow_database_password": "x",
+    "mlflow_part_of": [],
+}
+LATER = "postgresql://db:5432/mlflow 99.0.0"
+
+
+def test_on_postgresql_the_way_back_is_a_statement(host: Host) -> None:
+    now = render("__mlflow_schema", role_variables("mlflow") | POSTGRESQL)
+    run = host.replace(now, *BOTH[:1], **POSTGRESQL)
+    assert run.returncode == 0, run.output
+    assert (
+        "The way back is to stop mlflow.service, to run these statements in mlflow as mlflow, and" in run.said
+    )
+    refused = host.replace(now, *BOTH, **POSTGRESQL, mlflow_replaced_by="replication")
+    assert "only that has a replica. Restore a backup: -e backup=NAME instead of -e at=" in refused.said
+    assert refused.returncode != 0
+
+
+def test_on_postgresql_a_backup_may_bring_back_an_earlier_mlflow(host: Host) -> None:
+    assert host.replace(LATER, *BOTH[:1], **POSTGRESQL).returncode == 0
+    run = host.replace(LATER.replace("99", "0"), *BOTH[:1], **POSTGRESQL)
+    assert run.returncode != 0
+    assert "expected what the host runs" in run.said
 
 
 RESTORE = """\

@@ -80,9 +80,15 @@ def test_backup_finds_postgresql_as_mlflow_does() -> None:
         "mlflow_backend": "postgresql",
         "mlflow_database_host": "db.example",
         "mlflow_database_password": "p%40/w:rd",
+        "replication_to": "",
         "inventory_hostname": "one",
     }
     variables = role_variables("mlflow") | role_variables("backup") | given
+    assert render("query('role_problems', 'backup', folder='roles')", variables) == []
+    (problem,) = render(
+        "query('role_problems', 'backup', folder='roles')", variables | {"aws_database_version": "18"}
+    )
+    assert problem.startswith("aws_database_version = 18: expected 17 or earlier")
     environment = render("__backup_environment", variables)
     assert "p%40" not in str(environment)
     assert render("__backup_secrets", variables) == {"PGPASSWORD": "p%40/w:rd"}
