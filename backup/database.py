@@ -202,6 +202,7 @@ class SQLite:
                 made.execute(f'drop table "{table}"')
             made.commit()
             made.execute("pragma journal_mode=delete")
+        self.check(to)
         with self.opened(to) as url:
             return look(url)
 
@@ -245,12 +246,7 @@ class SQLite:
     @staticmethod
     @contextmanager
     def opened(path: Path) -> Iterator[str]:
-        """Give the address of a copy for SQLAlchemy: it is a database as it is.
-
-        Raises:
-            DatabaseError: It is damaged.
-        """
-        SQLite.check(path)
+        """Give the address of a copy for SQLAlchemy: it is a database as it is."""
         yield f"sqlite:///{path}"
 
 

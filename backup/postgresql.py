@@ -216,7 +216,7 @@ def _pour(source: Sequence[str], address: str, first: str) -> None:
                 to.write(b"commit;\n")
         if script.returncode or into.returncode:
             said.seek(0)
-            _refuse(source[0], said.read().decode(errors="replace"))
+            _refuse(f"{source[0]} and psql", said.read().decode(errors="replace"))
 
 
 def _call(program: str, *options: str) -> str:

@@ -179,7 +179,10 @@ def test_what_is_damaged_or_unfit_changes_nothing(sets: Sets, host: Host, tmp_pa
         restore(sets, "mine", host)
     with pytest.raises(DatabaseError, match=r"expected pg_restore to succeed; got: .* end of file"):
         PostgreSQL.check(dump)
-    with pytest.raises(DatabaseError, match="expected pg_restore to succeed"), PostgreSQL.opened(dump):
+    with (
+        pytest.raises(DatabaseError, match="expected pg_restore and psql to succeed"),
+        PostgreSQL.opened(dump),
+    ):
         pass
     dump.write_bytes(whole)
     sqlite = replace(host, database=SQLite(tmp_path / "mlflow.db"))
@@ -196,7 +199,7 @@ def test_a_restore_that_fails_half_way_is_undone(sets: Sets, host: Host) -> None
     saved = sets.save(host, "a test", "mine")
     with sets.opened("mine") as (_, dump, _), PostgreSQL.opened(dump) as url:
         run(url, "alter table runs add constraint only_here check (current_database() = 'postgres')")
-        with pytest.raises(DatabaseError, match=r"expected pg_dump to succeed; got: .*ERROR"):
+        with pytest.raises(DatabaseError, match=r"expected pg_dump and psql to succeed; got: .*ERROR"):
             host.database.put(url)
     assert look(host.database.url) == saved.content
 
