@@ -439,6 +439,8 @@ class _Endpoint:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         name = scope["path_params"].get("name")
+        # What only checks the service, such as `verify`, is no traffic.
+        style = replace(self._style, logged=False) if b"mlstack-unlogged" in headers else self._style
         model: LoadedModel | None = None
         more: list[tuple[bytes, bytes]] = []
         status = 200
@@ -446,8 +448,6 @@ class _Endpoint:
             body = await self._service.body(headers, receive)
             model = self._service.find(name)
             kind = requests.media_type(headers.get(b"content-type", b"").decode("latin-1"))
-            # What only checks the service, such as `verify`, is no traffic.
-            style = replace(self._style, logged=False) if b"mlstack-unlogged" in headers else self._style
             answer = await self._service.answer(model, kind, body, style)
         except ServingError as error:
             status, answer, more = self._refuse(error)
@@ -474,7 +474,8 @@ class _Endpoint:
             }
         )
         await send({"type": "http.response.body", "body": answer})
-        self._service.count(self._style, name, status, time.perf_counter() - started)
+        if style.logged:
+            self._service.count(style, name, status, time.perf_counter() - started)
 
     def _refuse(self, error: ServingError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
         headers = [(b"retry-after", str(error.retry_after).encode())] if error.retry_after else []

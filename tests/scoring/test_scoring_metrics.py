@@ -54,6 +54,9 @@ def test_looks_are_not_counted(service: Running) -> None:
     before = requests()
     for path in ("health", "ping", "metrics", "models"):
         httpx.get(f"{service.url}/{path}")
+    for asked, status in ((ROWS, 200), ({"inputs": 1}, 400)):
+        url = f"{service.url}/models/mixed/invocations"
+        assert httpx.post(url, json=asked, headers={"Mlstack-Unlogged": "1"}).status_code == status
     assert requests() == before
 
 
