@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LeaseError, LitestreamError, StartError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    except PermissionError as error:  # of a server that may let us in later
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(options: argparse.Namespace) -> int:

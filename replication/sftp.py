@@ -39,6 +39,7 @@ _KEY_TYPES = (
     "ssh-ed25519",
 )
 _PART = ".part"
+_PART_SECONDS = 86400  # one that was written last so long ago is the rest of a connection that broke
 _KEPT = 10  # writes of an object; a host that was late by so many sees that it was
 _REQUESTS = 64  # that are under way in a download; some servers drop clients with more
 
@@ -78,7 +79,8 @@ class Server:
         """Connect to it.
 
         Raises:
-            StoreError: It is not the server that was meant, it does not let us in, or our key can't be read.
+            StoreError: It is not the server that was meant, or our key can't be read.
+            PermissionError: It does not let us in, which may pass.
             OSError: It can't be reached.
         """
         ours = self._key()
@@ -95,7 +97,7 @@ class Server:
             try:
                 transport.auth_publickey(self.user, ours)
             except AuthenticationException as error:
-                raise StoreError(
+                raise PermissionError(
                     f"expected {self.host} to let {self.user} in; it refused. Add to that user's "
                     f"authorized_keys: {_text(ours)}"
                 ) from error
@@ -144,10 +146,7 @@ class SFTPStore:
                     body, written = file.read(), file.stat().st_mtime
             except FileNotFoundError:
                 return None
-            # The server's time is that of a file that it makes now.
-            probe = self._part(sftp, key, io.BytesIO())
-            now = sftp.stat(probe).st_mtime
-            sftp.remove(probe)
+            now = self._now(sftp, key)
         return Found(body, str(newest or ""), float(now - written))
 
     def create(self, key: str, body: bytes) -> bool:
@@ -259,16 +258,30 @@ class SFTPStore:
         return [int(number) for before, _, number in parts if before == name and number.isdecimal()]
 
     def _listed(self, sftp: SFTPClient, folder: str) -> list[tuple[str, bool]]:
-        """Return the names in a folder, and whether each is a folder."""
+        """Return the names in a folder, and whether each is a folder; remove what broken connections left."""
+        path = posixpath.join(self._root, folder)
         try:
-            found = sftp.listdir_attr(posixpath.join(self._root, folder))
+            found = sftp.listdir_attr(path)
         except FileNotFoundError:
             return []
+        if parts := [each for each in found if each.filename.endswith(_PART)]:
+            now = self._now(sftp, posixpath.join(folder, ""))
+            for part in parts:
+                if now - (part.st_mtime or now) > _PART_SECONDS:
+                    with suppress(FileNotFoundError):  # another host was quicker
+                        sftp.remove(posixpath.join(path, part.filename))
         return [(each.filename, stat.S_ISDIR(each.st_mode or 0)) for each in found]
 
     def _path(self, key: str, number: int = 0) -> str:
         path = posixpath.join(self._root, key)
         return f"{path}@{number:010d}" if number else path
+
+    def _now(self, sftp: SFTPClient, key: str) -> int:
+        """Return the server's time, which is that of a file that it makes now, beside an object."""
+        probe = self._part(sftp, key, io.BytesIO())
+        now = sftp.stat(probe).st_mtime
+        sftp.remove(probe)
+        return now or 0
 
     def _part(self, sftp: SFTPClient, key: str, content: IO[bytes]) -> str:
         """Write a file that is to be renamed, beside an object."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import sqlite3
@@ -89,6 +90,17 @@ def test_a_stop_while_the_server_is_away_may_be_followed_by_a_start(
     assert "The end could not be replicated yet: " in said
     assert one.returncode == 1  # 2 would stop MLflow for good
     assert "The database goes on as generation" in run("one").stdout.readline()
+
+
+@pytest.mark.parametrize("place", ["sftp"], indirect=True)
+def test_a_refused_login_may_be_followed_by_a_start(
+    run: Callable[..., subprocess.Popen[str]], sshd: SSHD, place: dict[str, str]
+) -> None:
+    place["SFTP_PRIVATE_KEY"] = base64.b64encode((sshd.folder / "ed25519").read_bytes()).decode()
+    one = run("one")
+    said, _ = one.communicate(timeout=60)
+    assert said.startswith(f"error: expected 127.0.0.1:{sshd.port} to let ")
+    assert one.returncode == 1  # 2 would stop MLflow for good
 
 
 def test_way_back_from_an_upgrade_is_replicated(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +17,6 @@ from replication.sftp import Server, SFTPStore
 from replication.store import StoreError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.replication.conftest import SSHD
 
 
@@ -99,12 +100,25 @@ def test_a_key_that_opens_nothing_is_told(sshd: SSHD, root: str, monkeypatch: py
     other = base64.b64encode((sshd.folder / "ed25519").read_bytes()).decode()
     monkeypatch.setenv("SFTP_PRIVATE_KEY", other)
     with pytest.raises(
-        StoreError, match=r"to let \S+ in; it refused. Add to that user's authorized_keys: ssh-"
+        PermissionError, match=r"to let \S+ in; it refused. Add to that user's authorized_keys: ssh-"
     ):
         SFTPStore(Server(sshd.address), root).keys()
     monkeypatch.setenv("SFTP_PRIVATE_KEY", "")
     with pytest.raises(StoreError, match="Make one with ssh-keygen"):
         SFTPStore(Server(sshd.address), root).keys()
+
+
+def test_what_a_broken_connection_left_goes_after_a_day(sshd: SSHD, root: str) -> None:
+    store = SFTPStore(Server(sshd.address), root)
+    assert store.create("set/lease.json", b"1")
+    for folder in (Path(root), Path(root) / "set"):
+        for name, age in (("old.part", 25), ("new.part", 1), ("old", 25)):
+            path = folder / name
+            path.touch()
+            os.utime(path, (time.time() - age * 3600,) * 2)
+    assert store.keys() == ["old", "set/lease.json", "set/old"]
+    left = sorted(path.name for path in Path(root).rglob("*") if path.is_file())
+    assert left == ["lease.json@0000000001", "new.part", "new.part", "old", "old"]
 
 
 def test_a_server_that_overwrites_is_refused(sshd: SSHD, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
