@@ -252,14 +252,16 @@ class Sets:
             yield manifest, database, artifacts
 
     @contextmanager
-    def listed(self, name: str) -> Iterator[Path]:
-        """Bring the list of a set's artifacts here.
+    def listed(self, manifest: Manifest) -> Iterator[Path]:
+        """Bring the list of a set's artifacts here and check it.
 
         Raises:
             BackupError: The set is damaged.
         """
         with working(self._work) as folder:
-            yield self._bring(name, ARTIFACTS, folder)
+            artifacts = self._bring(manifest.name, ARTIFACTS, folder)
+            _check_file(artifacts, manifest, manifest.artifacts)
+            yield artifacts
 
     def need(self, manifest: Manifest) -> Need:
         """Return what it takes to open a set."""
@@ -314,9 +316,7 @@ def check(manifest: Manifest, database: Path, artifacts: Path) -> None:
         DatabaseError: The copy is damaged.
     """
     for path, said in ((database, manifest.database), (artifacts, manifest.artifacts)):
-        if (found := _sha256(path)) != said["sha256"]:
-            wanted = f"{path.name} of backup {manifest.name} with checksum {said['sha256'][:12]}"
-            raise BackupError(f"expected {wanted}; got {found[:12]}: it is damaged.")
+        _check_file(path, manifest, said)
     manifest.kind.check(database)
 
 
@@ -357,6 +357,12 @@ def check_fits(manifest: Manifest, host: Host) -> None:
             "playbooks/move_to_postgresql.yml."
         )
     host.database.check_put()
+
+
+def _check_file(path: Path, manifest: Manifest, said: dict[str, Any]) -> None:
+    if (found := _sha256(path)) != said["sha256"]:
+        wanted = f"{path.name} of backup {manifest.name} with checksum {said['sha256'][:12]}"
+        raise BackupError(f"expected {wanted}; got {found[:12]}: it is damaged.")
 
 
 def write_list(artifacts: Artifacts, path: Path) -> dict[str, Any]:

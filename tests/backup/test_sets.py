@@ -16,7 +16,7 @@ import pytest
 from backup.artifacts import Artifact, Folder
 from backup.database import DatabaseError, SQLite, look
 from backup.needs import note_needs
-from backup.sets import BackupError, Manifest, Sets, opened, read_list
+from backup.sets import ARTIFACTS, MANIFEST, BackupError, Manifest, Sets, opened, read_list
 from replication.store import FolderStore
 
 if TYPE_CHECKING:
@@ -172,18 +172,36 @@ def test_what_sets_need_of_the_artifacts_is_noted(sets: Sets, platform: Platform
     sets.save(platform.host, "a test", "versioned")
     to = tmp_path / "work/needs.json"
     assert note_needs(sets, to).startswith("1 backups need the artifacts of 0 ")
-    assert {early, deleted, late} <= set(json.loads(to.read_text())["had"])
+    assert {early, deleted, late} <= set(json.loads(to.read_text())["sets"]["versioned"]["had"])
     artifacts = Folder(tmp_path / "artifacts")
     artifacts.write(platform.key(experiment, early), io.BytesIO(b"model"))
     artifacts.write(f"{experiment}/models/m-1/artifacts/MLmodel", io.BytesIO(b"model"))
     artifacts.write(f"{experiment}/notes.txt", io.BytesIO(b"no run's"))
     sets.save(replace(platform.host, artifacts=artifacts), "a test", "plain")
     note_needs(sets, to)
+    noted = json.loads(to.read_text())["sets"]
+    assert {early, late} <= set(noted["plain"]["needed"])
+    assert deleted not in noted["plain"]["needed"]
+    assert set(noted["plain"]["had"]) == {early, "m-1"}
+
+
+def test_what_a_set_needs_is_asked_once_and_a_damaged_one_is_told(
+    sets: Sets, platform: Platform, tmp_path: Path, store: Store
+) -> None:
+    to, junk = tmp_path / "work/needs.json", tmp_path / "junk"
+    junk.write_bytes(b"junk")
+    for name in ("whole", "damaged", "again"):
+        sets.save(platform.host, "a test", name)
+    store.upload(junk, f"damaged/{ARTIFACTS}")
+    assert note_needs(sets, to).endswith(" 1 could not be read: damaged.")
     noted = json.loads(to.read_text())
-    assert noted["needed"].items() >= {early: "plain", late: "plain"}.items()
-    assert deleted not in noted["needed"]
-    assert {early, deleted, late, "m-1"} <= set(noted["had"])
-    assert "notes.txt" not in noted["had"]
+    assert noted["sets"].keys() == {"whole", "again"}
+    assert list(noted["unread"]) == ["damaged"]
+    store.upload(junk, f"whole/{ARTIFACTS}")  # it is not looked at again
+    for file in (MANIFEST, ARTIFACTS, DATABASE):
+        store.delete(f"again/{file}")
+    note_needs(sets, to)
+    assert list(json.loads(to.read_text())["sets"]) == ["whole"]
 
 
 def test_a_folder_keeps_no_versions_and_the_set_says_so(

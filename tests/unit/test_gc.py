@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import boto3
@@ -85,6 +88,11 @@ def gc(stage: Stage, older_than: int = 0, **also: object) -> tuple[int, str]:
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
+def noted(unread: dict[str, str] | None = None, **sets: dict[str, list[str]]) -> str:
+    """Write what backups say of themselves."""
+    return json.dumps({"sets": sets, "unread": unread or {}})
+
+
 def exists(stage: Stage, run: str) -> bool:
     try:
         stage.client.get_run(run)
@@ -160,7 +168,7 @@ def test_what_a_backup_needs_stays_unless_told_otherwise(stage: Stage, tmp_path:
     lost = orphan(stage)
     stage.client.delete_run(run)
     needs = tmp_path / "needs.json"
-    needs.write_text(json.dumps({"needed": dict.fromkeys((run, lost, other), "weekly"), "had": []}))
+    needs.write_text(noted(weekly={"needed": [run, lost, other], "had": []}))
     told = f"Of these, needed by a backup: 2 {run} (backup weekly) {lost} (backup weekly)"
     asked = {"delete": True, "orphans": True, "needs": str(needs)}
     status, said = gc(stage, **asked)
@@ -179,6 +187,43 @@ def test_what_a_backup_needs_stays_unless_told_otherwise(stage: Stage, tmp_path:
     assert has_artifact(stage, other)
 
 
+def test_backup_that_cannot_be_read_stops_only_what_deletes(stage: Stage, tmp_path: Path) -> None:
+    run = run_with_artifact(stage)
+    stage.client.delete_run(run)
+    needs = tmp_path / "needs.json"
+    needs.write_text(noted({"weekly": "it is damaged."}))
+    status, said = gc(stage, needs=str(needs))
+    assert status == 0, said
+    assert "Backups that can't be read: 1 weekly (it is damaged.)" in said
+    status, said = gc(stage, needs=str(needs), delete=True)
+    assert status == 1
+    assert "Expected backups that say what they need; got weekly (it is damaged.)." in said
+    assert exists(stage, run)
+    assert gc(stage, needs=str(needs), delete=True, within_retention=True)[0] == 0
+    assert not exists(stage, run)
+
+
+def test_newest_copy_of_each_schema_stays(stage: Stage) -> None:
+    now = time.time()
+    for name, schema, age in (("3.17.1", "old", 3), ("3.17.2", "old", 2), ("back", "new", 1)):
+        copy = stage.folder / f"before-{name}.db"
+        with closing(sqlite3.connect(copy)) as opened:
+            opened.execute("create table alembic_version (version_num)")
+            opened.execute("insert into alembic_version values (?)", (schema,))
+            opened.commit()
+        os.utime(copy, (now - age, now - age))
+    foreign = stage.folder / "before-lunch.db"
+    foreign.write_text("a diary")
+    status, said = gc(stage)
+    assert status == 0, said
+    assert "of upgrades: 3 0.0 MiB before-back.db before-3.17.2.db before-3.17.1.db" in said
+    assert "of the same schema: 1 0.0 MiB before-3.17.1.db" in said
+    assert (stage.folder / "before-3.17.1.db").exists()
+    assert gc(stage, delete=True)[0] == 0
+    left = sorted(path.name for path in stage.folder.glob("before-*.db"))
+    assert left == ["before-3.17.2.db", "before-back.db", "before-lunch.db"]
+
+
 def test_runs_whose_artifacts_are_gone_are_told_and_stay(stage: Stage, tmp_path: Path) -> None:
     """A backup has listed those of one, the tag of a training tells of another; a third never had any."""
     listed, tagged, there = (run_with_artifact(stage) for _ in range(3))
@@ -188,7 +233,7 @@ def test_runs_whose_artifacts_are_gone_are_told_and_stay(stage: Stage, tmp_path:
     for run in (listed, tagged, there, never):
         stage.client.set_terminated(run)
     needs = tmp_path / "needs.json"
-    needs.write_text(json.dumps({"needed": {}, "had": [listed, there, "0" * 32]}))
+    needs.write_text(noted(weekly={"needed": [], "had": [listed, there, "0" * 32]}))
     assert "whose artifacts are gone: 0" in gc(stage, needs=str(needs))[1]
     for run in (listed, tagged):
         where = f"{stage.uri}/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/plots/a.txt"

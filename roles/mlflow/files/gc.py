@@ -14,6 +14,7 @@ Standard error says why nothing was done.
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +168,21 @@ class Needs:
 
     Args:
         path: Their file; empty if there are no backups.
+
+    Attributes:
+        unread: Those that could not be asked, and why.
+        by: The newest that needs an id's artifacts.
+        had: The ids that had artifacts when any was made.
     """
 
     def __init__(self, path: str) -> None:
-        said = json.loads(Path(path).read_text()) if path else {"needed": {}, "had": []}
-        self.by: dict[str, str] = said["needed"]
-        self.had = set(said["had"])
+        said = json.loads(Path(path).read_text()) if path else {"sets": {}, "unread": {}}
+        self.unread = [f"{name} ({why})" for name, why in said["unread"].items()]
+        self.by: dict[str, str] = {}
+        self.had: set[str] = set()
+        for name, one in said["sets"].items():  # oldest first
+            self.by |= dict.fromkeys(one["needed"], name)
+            self.had |= set(one["had"])
 
     def of(self, names: list[str]) -> list[str]:
         """Return which of these ids a backup needs, each with the newest one that does."""
@@ -191,12 +202,45 @@ def mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
-def refuse(held: list[str], needed: list[str]) -> None:
+class Copies:
+    """The copies of a SQLite database that upgrades leave beside it.
+
+    Args:
+        database: Its URI; of another there are none.
+
+    Attributes:
+        all: All of them, newest first.
+        older: Those that a newer one of the same schema replaces, so that no way back needs them.
+    """
+
+    def __init__(self, database: str) -> None:
+        path = database.removeprefix("sqlite:///")
+        found = Path(path).parent.glob("before-*.db") if path != database else ()
+        self.all: list[Path] = []
+        self.older: list[Path] = []
+        schemas: set[str] = set()
+        for copy in sorted(found, key=lambda one: one.stat().st_mtime, reverse=True):
+            with suppress(sqlite3.Error):  # somebody else's file
+                with closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as opened:
+                    (schema,) = opened.execute("select version_num from alembic_version").fetchone()
+                self.all.append(copy)
+                if schema in schemas:
+                    self.older.append(copy)
+                schemas.add(schema)
+
+    @staticmethod
+    def size(copies: list[Path]) -> int:
+        """Add up what they hold, in bytes."""
+        return sum(copy.stat().st_size for copy in copies)
+
+
+def refuse(held: list[str], needed: list[str], unread: list[str]) -> None:
     """Make sure that nothing goes that is in use.
 
     Args:
         held: Versions with an alias that would lose their run or model.
         needed: Runs and models that a backup needs.
+        unread: Backups of which that is not known.
 
     Raises:
         Refused: Something would.
@@ -205,6 +249,11 @@ def refuse(held: list[str], needed: list[str]) -> None:
         raise Refused(
             f"Expected no version with an alias among what is to go; got {', '.join(held)}. "
             "Restore its run in MLflow, or move the alias, and run this again."
+        )
+    if unread:
+        raise Refused(
+            f"Expected backups that say what they need; got {', '.join(unread)}. "
+            "Delete what can't be restored, or add -e gc_within_retention=true."
         )
     if needed:
         raise Refused(
@@ -233,7 +282,8 @@ def main() -> None:
     ]
     had = known.logged | needs.had & (known.active | set(known.models))
     gone = sorted(one for one in had if one not in folders or store.is_empty(folders[one]))
-    held = known.held()
+    held, copies = known.held(), Copies(database)
+    older_size = copies.size(copies.older)
     orphaned = sorted(folders[one] for one in orphans)
     for title, names, size in (
         (f"Deleted more than {asked['older_than']} h ago, runs and models", old, mib(old_size)),
@@ -243,13 +293,24 @@ def main() -> None:
         ("Of these, needed by a backup", needs.of([*old, *orphans]), ""),
         ("Versions whose model is not in the store", empty, ""),
         ("Runs and models whose artifacts are gone", gone, ""),
+        (
+            "Copies of the database, of upgrades",
+            [one.name for one in copies.all],
+            mib(copies.size(copies.all)),
+        ),
+        ("Of these, older than one of the same schema", [one.name for one in copies.older], mib(older_size)),
     ):
         print(*lines(title, names, size), sep="\n")
+    if needs.unread:
+        print(*lines("Backups that can't be read", needs.unread), sep="\n")
     if held:
         print(*lines("Versions with an alias, whose run or model is deleted", held), sep="\n")
     if not asked["delete"]:
         return
-    refuse(held, [] if asked["within_retention"] else needs.of(old))
+    if asked["within_retention"]:
+        refuse(held, [], [])
+    else:
+        refuse(held, needs.of(old), needs.unread)
     age = ["--older-than", f"{asked['older_than']}h"]
     where = ["--backend-store-uri", database, "--tracking-uri", asked["url"]]
     done = subprocess.run(  # noqa: S603
@@ -262,7 +323,9 @@ def main() -> None:
     going = [one for one in orphans if asked["within_retention"] or one not in needs.by]
     for one in going if asked["orphans"] else ():
         store.delete(folders[one])
-    freed = old_size + sum(orphans[one] for one in going if asked["orphans"])
+    for copy in copies.older:
+        copy.unlink()
+    freed = old_size + older_size + sum(orphans[one] for one in going if asked["orphans"])
     print(
         f"Freed: {mib(freed)}. Models whose run is gone are marked as deleted, and go once they are as old."
     )
