@@ -74,7 +74,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail(refusal(answer["holder"]), result={"holder": answer["holder"]})
         if answer["outcome"] == "taken":
             outcome["socket"] = self._renew_from_now_on(run)
-            outcome["is_recorded"] = arguments["record_begin"]
+            outcome["is_recorded"] = answer["is_recorded"]
         return {**outcome, "changed": False, "outcome": answer["outcome"], "run": run}
 
     def _who(self) -> dict[str, str]:

@@ -263,6 +263,22 @@ def test_what_may_be_the_last_run_is_recorded_at_once(control: Control) -> None:
     run = control.run(playbook="without.yml")
     assert run[0] == 0, run[1]
     assert [line["outcome"] for line in control.record()] == ["begun", "ok"]
+    status, said = control.run(playbook="history.yml")
+    assert status == 0, said
+    assert said.count("without.yml") == 1
+    assert "begun" not in said
+
+
+def test_a_begun_run_is_recorded_only_where_the_disk_of_the_record_is_mounted(tmp_path: Path) -> None:
+    on_host = load_module("roles/deployment/files/on_host.py")
+    ana = {"run": "ana", "who": "ana", "playbook": "playbooks/destroy.yml"}
+    for place, is_recorded in ((str(tmp_path), False), ("/", True)):
+        state = str(tmp_path / f"state-{is_recorded}")
+        known = on_host.Deployments(state, str(tmp_path / "record"), [place], 120)
+        known.take(ana, take_over=False)
+        known.begun.append("ana")
+        assert known.save() is is_recorded
+        assert (tmp_path / "record").exists() is is_recorded
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ The first argument is JSON: `do`, which is one of
 - `renew`, `release`: for `run`, if it still holds the lock.
 - `end`: add what became of `run` to the record, and release.
 
-and where the files are. Prints JSON: `outcome`, and the `holder` of the lock. The clock is that of the host
-since its boot.
+and where the files are. Prints JSON: `outcome`, the `holder` of the lock, and whether a line `is_recorded`
+although the run has not ended. The clock is that of the host since its boot.
 """
 
 from __future__ import annotations
@@ -96,9 +96,14 @@ class Deployments:
             self.runs[run] |= {"ended": stamp(), **result}
         return self.release(run)
 
-    def save(self) -> None:
-        """Write the lock, and add the runs that have ended, or are to be recorded now, to the record."""
-        if all(os.path.ismount(place) for place in self.mount_points):
+    def save(self) -> bool:
+        """Write the lock, and add the runs that have ended, or are to be recorded now, to the record.
+
+        Returns:
+            Whether those that are to be recorded now are.
+        """
+        is_mounted = all(os.path.ismount(place) for place in self.mount_points)
+        if is_mounted:
             ended = [
                 run for run in self.runs.values() if "ended" in run and run["run"] != self.lock.get("run")
             ]
@@ -117,6 +122,7 @@ class Deployments:
         new = self.state.with_suffix(".new")
         new.write_text(json.dumps({"lock": self.lock, "runs": self.runs}))
         new.replace(self.state)
+        return is_mounted and bool(self.begun)
 
 
 def main() -> None:
@@ -135,8 +141,8 @@ def main() -> None:
             outcome = known.end(asked["run"], asked["result"])
         else:
             outcome = {"renew": known.renew, "release": known.release}[asked["do"]](asked["run"])
-        known.save()
-        print(json.dumps({"outcome": outcome, "holder": known.holder()}))
+        is_recorded = known.save()
+        print(json.dumps({"outcome": outcome, "holder": known.holder(), "is_recorded": is_recorded}))
 
 
 if __name__ == "__main__":
