@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# A unit is active if there is a file of its name.
+# A unit is active if there is a file of its name; a job of the backup ends once it was seen.
 SYSTEMCTL = """\
 #!/bin/bash
 cd "${0%/*}/../units" || exit
@@ -28,6 +28,7 @@ case $1 in
   show) [ -e "$unit" ] && state=active || state=inactive; echo LoadState=loaded; echo ActiveState=$state ;;
   start) touch "$unit"; echo "$*" >>../said ;;
   stop) rm -f "$unit"; echo "$*" >>../said ;;
+  list-units) compgen -G "$unit" && echo "saw $unit" >>../said; [[ $unit != backup@* ]] || rm -f backup@*; exit 0 ;;
 esac
 """
 # In the places of the roles that need an engine.
@@ -222,6 +223,20 @@ def test_both_restores_go_this_way(host: Host, role: str, variables: dict[str, s
     assert f"{said} What was there is in " in run.said
     assert host.said[:2] == [f"stop {unit}" for unit in BOTH]
     assert host.active == set(BOTH)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_mlflow_waits_for_no_backup(host: Host, broken: bool) -> None:
+    """The timers stop, and a backup that has begun ends, before MLflow stops; in any case they go on."""
+    (host.folder / "play.yml").write_text(RESTORE)
+    given = {"backup_to": "s3://sets/mine", "backup_name": "mine", "mlflow_replaced_by": "backup"}
+    active = (*BOTH, "backup-set.timer")
+    run = host.replace(NOW, *active, "backup@set.service", mlflow_may_stop=not broken, **given)
+    assert (run.returncode == 0) is not broken, run.output
+    assert host.said[:3] == ["saw backup-*.timer", "stop backup-set.timer", "saw backup@*.service"]
+    assert ("stop mlflow.service" in host.said) is not broken
+    assert host.said[-1] == "start backup-set.timer"
+    assert host.active == set(active)
 
 
 IMAGE = """\
