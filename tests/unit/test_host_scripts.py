@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import sqlite3
 import subprocess
@@ -359,6 +360,20 @@ def test_port_of_our_own_unit_is_not_taken(
     monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: done)
     assert script.is_ours("mlflow", 5000)
     assert not script.is_ours("mlflow", 22)
+
+
+def test_port_of_a_process_of_ours_is_not_taken(
+    look_at_host: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script, systemctl = look_at_host(), tmp_path / "systemctl"
+    monkeypatch.setenv("PATH", f"{tmp_path}", prepend=":")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for process, ours in ((os.getpid(), True), (0, False)):
+            systemctl.write_text(f"#!/bin/sh\necho {process}\n")
+            systemctl.chmod(0o755)
+            assert script.is_ours("prometheus-node-exporter", listener.getsockname()[1]) is ours
 
 
 def test_free_space_is_told_in_gigabytes(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 
 from tests.monitoring import FOLDER, OF_PROMETHEUS, expressions, names, used, value
 
-from .project import ROOT, read_yaml
+from .project import ROOT, read_yaml, render, role_variables
 
 SCRIPT = ROOT / "roles/host_metrics/files/health_metrics.py"
 # What each scrape is compared with, in these tests or beside the service.
@@ -166,7 +167,15 @@ def test_node_exporter_has_what_is_asked_of_the_host(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    options = [f"--web.listen-address={address}", f"--collector.textfile.directory={tmp_path}"]
+    host, port = address.split(":")
+    path = ROOT / "roles/host_metrics/templates/node_exporter.conf.j2"
+    unit = render(
+        "lookup('ansible.builtin.template', path)",
+        role_variables("host_metrics")
+        | {"path": str(path), "ansible_managed": "Ours.", "__host_metrics_folder": str(tmp_path)}
+        | {"host_metrics_address": host, "host_metrics_port": port, "host_metrics_units": ["mlflow"]},
+    )
+    _, *options = shlex.split(unit.rpartition("ExecStart=")[2].replace("\\\n", " "))
     with subprocess.Popen(
         [program("prometheus-node-exporter"), *options], stderr=subprocess.DEVNULL
     ) as process:

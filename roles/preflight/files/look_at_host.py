@@ -23,14 +23,20 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def is_ours(unit: str, port: int | str) -> bool:
-    """Say whether what listens on a TCP port is the container of a unit of ours."""
-    command = ["docker", "port", unit]
+def output(*command: str) -> str:
+    """Return what a command prints; nothing if it fails or is not there."""
     try:
-        published = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()  # noqa: S603
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
-        return False
-    return any(word.endswith(f":{port}") for word in published)
+        return ""
+
+
+def is_ours(unit: str, port: int | str) -> bool:
+    """Say whether what listens on a TCP port is the container of a unit of ours, or its process."""
+    if any(word.endswith(f":{port}") for word in output("docker", "port", unit).split()):
+        return True
+    process = output("systemctl", "show", "--property=MainPID", "--value", unit)
+    return f"pid={process}," in output("ss", "--listening", "--tcp", "--processes", f"sport = :{port}")
 
 
 def free_gigabytes(path: str) -> float:
