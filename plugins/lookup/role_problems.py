@@ -64,6 +64,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             return []
         seen = self.load(role / "defaults/main.yml") | variables | self.load(role / "vars/main.yml")
         seen["role_path"] = str(role)
+        seen["ansible_search_path"] = [str(role.parent)]  # so that a template may import another role's
         templar = self._templar.copy_with_new_env(available_variables=seen)
         lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=templar)
         (text,) = lookup.run([str(template)], seen)

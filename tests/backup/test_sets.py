@@ -198,7 +198,7 @@ def test_what_a_set_needs_is_asked_once_and_a_damaged_one_is_told(
     assert noted["sets"].keys() == {"whole", "again"}
     assert list(noted["unread"]) == ["damaged"]
     store.upload(junk, f"whole/{ARTIFACTS}")  # it is not looked at again
-    for file in (MANIFEST, ARTIFACTS, DATABASE):
+    for file in (MANIFEST, ARTIFACTS, SQLite.file):
         store.delete(f"again/{file}")
     note_needs(sets, to)
     assert list(json.loads(to.read_text())["sets"]) == ["whole"]

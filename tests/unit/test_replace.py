@@ -28,7 +28,10 @@ case $1 in
   show) [ -e "$unit" ] && state=active || state=inactive; echo LoadState=loaded; echo ActiveState=$state ;;
   start) touch "$unit"; echo "$*" >>../said ;;
   stop) rm -f "$unit"; echo "$*" >>../said ;;
-  list-units) compgen -G "$unit" && echo "saw $unit" >>../said; [[ $unit != backup@* ]] || rm -f backup@*; exit 0 ;;
+  list-units)
+    compgen -G "$unit" && echo "saw $unit" >>../said
+    [[ $unit != backup@* ]] || rm -f backup@*
+    exit 0 ;;
 esac
 """
 # In the places of the roles that need an engine.
