@@ -26,11 +26,16 @@ def main() -> int:
     if arguments.command == "check":
         return _check(places)
     asked = json.loads(arguments.messages.read_text())
-    problems = hooks.send_all(places, asked["messages"])
-    new = arguments.answers.with_suffix(".new")
-    new.write_text(json.dumps({"run": asked["run"], "problems": problems}))
-    new.replace(arguments.answers)
+    # Before, too: on a full disk a message is rather not sent than sent again and again.
+    _answer(arguments.answers, asked["run"], {})
+    _answer(arguments.answers, asked["run"], hooks.send_all(places, asked["messages"]))
     return 0
+
+
+def _answer(file: Path, run: str, problems: dict[str, str]) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps({"run": run, "problems": problems}))
+    new.replace(file)
 
 
 def _check(places: dict[str, str]) -> int:

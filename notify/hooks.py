@@ -1,4 +1,4 @@
-"""Where messages go: one URL that apprise knows, or the ARN of a topic of SNS."""
+"""Where messages go: a URL that apprise knows, any other http(s) URL, or the ARN of a topic of SNS."""
 
 import logging
 import re
@@ -8,10 +8,12 @@ from typing import Any
 
 import apprise
 import boto3
+import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 _TOPIC = re.compile(r"arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d+:[A-Za-z0-9_-]+")
+_PLAIN = re.compile(r"https?://[^/\s]+\S*")
 _ASSET = apprise.AppriseAsset(app_id="mlstack", app_desc="mlstack")
 _KINDS = {
     "ok": apprise.NotifyType.SUCCESS,
@@ -19,6 +21,7 @@ _KINDS = {
     "failed": apprise.NotifyType.FAILURE,
 }
 _SNS = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
+_HOOK_SECONDS = (5, 20)  # to connect, and to answer
 _MAX_SUBJECT = 100  # SNS's own limit
 
 
@@ -45,10 +48,13 @@ def check(to: str) -> None:
     """Refuse a place that no message can be sent to.
 
     Raises:
-        ValueError: It is neither the ARN of a topic nor a URL that apprise knows.
+        ValueError: It is none of what the module names.
     """
-    if not _TOPIC.fullmatch(to):
-        _service(to)
+    if not _TOPIC.fullmatch(to) and not _service(to) and not _PLAIN.fullmatch(to):
+        scheme = to.partition(":")[0] if re.match(r"[a-z0-9]+://", to) else "no scheme"
+        raise ValueError(
+            f"expected a URL that apprise knows, or the ARN of an SNS topic; got one with {scheme}"
+        )
 
 
 def send(to: str, message: Message) -> None:
@@ -58,20 +64,14 @@ def send(to: str, message: Message) -> None:
         NotSentError: It did not arrive.
         ValueError: There is no such place.
     """
-    topic = _TOPIC.fullmatch(to)
+    check(to)
+    topic, service = _TOPIC.fullmatch(to), _service(to)
     if topic:
         _publish(to, topic["region"], message)
-        return
-    service = _service(to)
-    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:
-        arrived = service.notify(
-            title=message.title,
-            body=message.body,
-            notify_type=_KINDS.get(message.state, apprise.NotifyType.INFO),
-        )
-        why = said.getvalue().strip()
-    if not arrived:
-        raise NotSentError(" ".join(why.replace(to, "URL").split()) or "the service did not accept it")
+    elif service:
+        _notify(service, to, message)
+    else:
+        _post(to, message)
 
 
 def send_all(places: Mapping[str, str], messages: list[dict[str, Any]]) -> dict[str, str]:
@@ -96,18 +96,37 @@ def send_all(places: Mapping[str, str], messages: list[dict[str, Any]]) -> dict[
     return problems
 
 
-def _service(to: str) -> apprise.NotifyBase:
-    """Return what apprise makes of a URL; a plain http(s) one that it does not know is sent JSON."""
+def _service(to: str) -> apprise.NotifyBase | None:
+    """Return what apprise makes of a URL; None if it does not know it."""
     logging.getLogger("apprise").disabled = True  # it quotes a URL that it can't parse
     try:
-        for url in (to, re.sub(r"^http(s?)://", r"json\1://", to)):
-            found = apprise.Apprise.instantiate(url, asset=_ASSET)
-            if found:
-                return found
+        return apprise.Apprise.instantiate(to, asset=_ASSET)
     finally:
         logging.getLogger("apprise").disabled = False
-    scheme = to.partition(":")[0] if re.match(r"[a-z0-9]+://", to) else "no scheme"
-    raise ValueError(f"expected a URL that apprise knows, or the ARN of an SNS topic; got one with {scheme}")
+
+
+def _notify(service: apprise.NotifyBase, to: str, message: Message) -> None:
+    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:
+        arrived = service.notify(
+            title=message.title,
+            body=message.body,
+            notify_type=_KINDS.get(message.state, apprise.NotifyType.INFO),
+        )
+        why = said.getvalue().strip()
+    if not arrived:
+        raise NotSentError(" ".join(why.replace(to, "URL").split()) or "the service did not accept it")
+
+
+def _post(to: str, message: Message) -> None:
+    """Send JSON as apprise does, which would drop what the URL says after its `?`."""
+    kind = _KINDS.get(message.state, apprise.NotifyType.INFO).value
+    content = {"version": "1.0", "title": message.title, "message": message.body, "type": kind}
+    try:
+        answer = requests.post(to, json=content, timeout=_HOOK_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:  # its text quotes the URL
+        raise NotSentError(f"it could not be reached ({type(error).__name__})") from None
+    if not 200 <= answer.status_code < 300:
+        raise NotSentError(f"expected status 2xx, got {answer.status_code}")
 
 
 def _publish(topic: str, region: str, message: Message) -> None:

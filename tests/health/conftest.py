@@ -35,7 +35,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         """Take a message."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.taken.append((self.path, json.loads(body)))  # type: ignore[attr-defined]
-        self.send_response(200)
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -48,6 +48,11 @@ class Webhook:
     def __init__(self, server: http.server.ThreadingHTTPServer) -> None:
         self.url = f"http://127.0.0.1:{server.server_address[1]}/hook?token=s3cret"
         self.taken: list[tuple[str, dict[str, Any]]] = server.taken  # type: ignore[attr-defined]
+        self._server = server
+
+    def answer(self, status: int) -> None:
+        """Answer with this status from now on."""
+        self._server.status = status  # type: ignore[attr-defined]
 
 
 class Mails:
@@ -73,7 +78,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        server.taken = []  # type: ignore[attr-defined]
+        server.taken, server.status = [], 200  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield Webhook(server)
         server.shutdown()
@@ -157,7 +162,7 @@ def sender(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., healt
 
 @pytest.fixture
 def memory(folder: Path) -> health.Memory:
-    return health.Memory(folder / "memory.json")
+    return health.Memory(folder / "memory.json", folder / "spare.json")
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import http.client
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 import health
 import pytest
 from looks import Check
+from verify import NoMemory
 
+from notify import __main__ as notify
 from tests.health.conftest import HOUR
 
 DISK = Check("disk:/", "disk of /", "warning", "91 % full", "sudo du")
@@ -77,15 +82,16 @@ def test_memory_outlives_the_process_and_damage(
     note(memory, now, DISK)
     memory.save()
     assert (folder / "memory.json").stat().st_mode & 0o777 == 0o600
-    assert health.Memory(folder / "memory.json").checks == memory.checks
-    (folder / "memory.json").write_text('{"checks": {')
-    assert health.Memory(folder / "memory.json").checks == {}
+    assert health.Memory(folder / "memory.json", folder / "spare.json").checks == memory.checks
+    for damage in ('{"checks": {', "[]", "\x00"):
+        (folder / "memory.json").write_text(damage)
+        assert health.Memory(folder / "memory.json", folder / "spare.json").checks == {}
     assert "begun anew" in capsys.readouterr().out
 
 
 def test_everybody_may_read_what_was_found(memory: health.Memory, now: float, folder: Path) -> None:
     note(memory, now, Check("backup", "backup", "ok", "the last was 5 min ago"), DISK)
-    health.publish(folder / "state.json", memory, now)
+    assert health.publish(folder / "state.json", memory, now, now + 300)
     assert (folder / "state.json").stat().st_mode & 0o777 == 0o644
     said = json.loads((folder / "state.json").read_text())
     assert [check["key"] for check in said["checks"]] == ["disk:/", "backup"]
@@ -139,7 +145,7 @@ def test_a_dead_hook_is_logged_and_tried_again_ever_later(
     hooks = sender({"dead": "http://127.0.0.1:9/s3cret", "shell": "command: echo no such pager >&2; exit 3"})
     trouble(memory, hooks, now, DISK)
     logged = capsys.readouterr().out
-    assert "hook dead failed: A Connection error" in logged
+    assert "hook dead failed: it could not be reached (ConnectionError)" in logged
     assert "hook shell failed: the command ended with status 3. no such pager" in logged
     assert "s3cret" not in logged
     assert {round(told["next"] - now) for told in memory.outbox} == {300}
@@ -207,6 +213,65 @@ def test_a_container_that_does_not_answer_is_a_failure(
     assert len(memory.outbox) == 1
 
 
+@pytest.mark.parametrize("told", ["x" * 300_000, "a\0b", "caf\udce9"])
+def test_a_message_that_no_command_could_take_stops_nothing(
+    memory: health.Memory, sender: Any, webhook: Any, now: float, told: str
+) -> None:
+    hooks = sender({"odd": "command: printf '\\377' >&2; exit 1", "team": webhook.url})
+    trouble(memory, hooks, now, Check("disk:/", "disk of /", "warning", told))
+    assert memory.hooks["odd"]["problem"]
+    assert len(webhook.taken) == 1
+
+
+def test_a_long_message_reaches_a_command_whole(
+    memory: health.Memory, sender: Any, folder: Path, now: float
+) -> None:
+    hooks = sender({"page": f"command: cat > {folder}/said"})
+    trouble(memory, hooks, now, Check("disk:/", "disk of /", "warning", "x" * 300_000))
+    assert memory.hooks["page"]["problem"] == ""
+    assert len(json.loads((folder / "said").read_text())["body"]) > 300_000
+
+
+def test_a_message_whose_arrival_is_unknown_waits_a_day(
+    memory: health.Memory, sender: Any, webhook: Any, now: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, hooks = notify._answer, sender({"team": webhook.url})
+
+    def full(file: Path, run: str, problems: dict[str, str]) -> None:
+        if problems:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        answer(file, run, problems)
+
+    def start() -> None:
+        with contextlib.suppress(OSError):
+            job()
+
+    job, hooks._start = hooks._start, start
+    monkeypatch.setattr(notify, "_answer", full)
+    trouble(memory, hooks, now, DISK)
+    health.deliver(memory, hooks, now + 23 * HOUR)
+    assert len(webhook.taken) == 1
+    assert "could not write whether it arrived" in health.hook_checks(memory, hooks)[0].text
+
+
+def test_a_disk_that_takes_nothing_neither_stops_messages_nor_repeats_them(
+    folder: Path, sender: Any, now: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hooks = sender({"page": f"command: echo told >> {folder}/said", "team": "http://127.0.0.1:9/"})
+    (folder / "messages").rename(folder / "gone")
+    for _ in range(2):
+        memory = health.Memory(folder / "nowhere/memory.json", folder / "spare.json")
+        trouble(memory, hooks, now, DISK)
+        memory.save()
+    assert (folder / "said").read_text() == "told\n"
+    assert "memory.json can't be written: No such file or directory" in capsys.readouterr().out
+    assert "health@send can't be told" in memory.hooks["team"]["problem"]
+    # Once it takes something again, it is used again.
+    (folder / "nowhere").mkdir()
+    memory.save()
+    assert not (folder / "spare.json").exists()
+
+
 def test_a_test_message_says_what_each_hook_answered(
     sender: Any, webhook: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,34 +284,40 @@ def test_a_test_message_says_what_each_hook_answered(
 class Looks:
     """Looks of which each group is noted, and one may break."""
 
-    def __init__(self, broken: str = "") -> None:
+    def __init__(self, broken: str = "", error: Exception | None = None) -> None:
         self.looked: list[str] = []
+        self._error = error or http.client.IncompleteRead(b"")
         self.verify = type("Checks", (), {"champions": {}})()
         self._broken = broken
 
     def champions(self) -> None:
-        return None
+        if self._broken == "champions":
+            raise IndexError("no item")
+
+    def show(self) -> None:
+        self.looked.append("(shown)")
 
     def groups(self) -> dict[str, Any]:
-        names = ("services", "thorough", "replica", "disks", "drift")
+        names = ("services", "replica", "disks", "thorough", "drift")
         return {name: lambda name=name: self._look(name) for name in names}
 
     def _look(self, name: str) -> list[Check]:
         self.looked.append(name)
         if name == self._broken:
-            raise ValueError("no JSON")
+            raise self._error
         return [DISK] if name == "disks" else []
 
 
 def look(memory: health.Memory, looks: Looks, now: float, *, deploying: bool = False) -> list[str]:
     """Look; return what was told."""
-    return [told["key"] for told in health.look(memory, looks, deploying=deploying, now=now)]
+    return [told["key"] for told in health.look(memory, looks, looks.show, deploying=deploying, now=now)]
 
 
 def test_what_is_costly_is_looked_at_once_an_hour(memory: health.Memory, now: float) -> None:
     looks = Looks()
     assert look(memory, looks, now) == ["disk:/"]
-    assert looks.looked == ["services", "thorough", "replica", "disks", "drift"]
+    # What is known is shown before what takes long.
+    assert looks.looked == ["services", "replica", "disks", "(shown)", "thorough", "(shown)", "drift"]
     looks.looked.clear()
     look(memory, looks, now + 300)
     assert looks.looked == ["services", "replica", "disks"]
@@ -254,12 +325,18 @@ def test_what_is_costly_is_looked_at_once_an_hour(memory: health.Memory, now: fl
     assert "thorough" in looks.looked
 
 
-def test_costly_trouble_is_looked_at_again_soon(memory: health.Memory, now: float) -> None:
-    memory.thorough = now
-    memory.note("thorough", [DOWN], now)
-    looks = Looks()
-    look(memory, looks, now + 300)
-    assert "thorough" in looks.looked
+@pytest.mark.parametrize("broken", ["", "drift"])
+def test_costly_trouble_is_looked_at_again_soon(memory: health.Memory, now: float, broken: str) -> None:
+    looks = Looks(broken)
+    look(memory, looks, now)
+    if not broken:
+        memory.note("thorough", [DOWN], now)
+    for minutes, looked in ((5, False), (15, True), (20, False), (29, False)):
+        looks.looked.clear()
+        told = look(memory, looks, now + 60 * minutes)
+        assert ("thorough" in looks.looked) is looked
+        # Two looks at it must agree, not two looks in between.
+        assert ("health" in told) is (bool(broken) and looked)
 
 
 def test_a_deployment_may_stop_services(memory: health.Memory, now: float) -> None:
@@ -274,5 +351,18 @@ def test_a_look_that_breaks_is_trouble_of_its_own(memory: health.Memory, now: fl
     looks = Looks("replica")
     assert look(memory, looks, now) == ["disk:/"]
     assert look(memory, looks, now + 300) == ["health"]
-    assert memory.checks["health"]["text"] == "replica: ValueError: no JSON"
+    assert memory.checks["health"]["text"] == "replica: IncompleteRead: IncompleteRead(0 bytes read)"
     assert "disks" in looks.looked
+
+
+def test_champions_that_break_stop_nothing(memory: health.Memory, now: float) -> None:
+    looks = Looks("champions")
+    assert look(memory, looks, now) == ["disk:/"]
+    assert "champions: IndexError" in memory.checks["health"]["text"]
+
+
+def test_a_check_that_had_no_memory_is_no_failure(memory: health.Memory, now: float) -> None:
+    for minutes in (0, 15):
+        look(memory, Looks("drift", NoMemory("not enough memory to check")), now + 60 * minutes)
+    known = memory.checks["health"]
+    assert (known["state"], known["text"]) == ("warning", "drift: not enough memory to check")

@@ -16,8 +16,15 @@ MESSAGE = Message("mlstack: mlflow: failed", "expected status 200, got 500 â€” Ã
 def test_a_web_hook_gets_json(webhook: Any) -> None:
     hooks.send(webhook.url, MESSAGE)
     ((path, said),) = webhook.taken
-    assert path.startswith("/hook")
+    assert path == "/hook?token=s3cret"
     assert (said["title"], said["message"], said["type"]) == (MESSAGE.title, MESSAGE.body, "failure")
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_web_hook_that_refuses_is_told(webhook: Any, status: int) -> None:
+    webhook.answer(status)
+    with pytest.raises(hooks.NotSentError, match=f"expected status 2xx, got {status}"):
+        hooks.send(webhook.url, MESSAGE)
 
 
 def test_a_mail_is_sent(mails: tuple[str, Any]) -> None:
@@ -67,6 +74,6 @@ def test_one_hook_that_is_away_does_not_stop_the_others(webhook: Any) -> None:
     messages = [told | {"id": name, "hook": name} for name in ("away", "there")]
     problems = hooks.send_all({"away": "http://127.0.0.1:9/s3cret", "there": webhook.url}, messages)
     assert problems["there"] == ""
-    assert "onnection error" in problems["away"]
+    assert problems["away"] == "it could not be reached (ConnectionError)"
     assert "s3cret" not in problems["away"]
     assert len(webhook.taken) == 1

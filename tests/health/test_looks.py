@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -15,7 +16,10 @@ from typing import Any
 import looks
 import pytest
 import status
+import verify
 from looks import Looks, certificate, schedule
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 
 
 def settings(folder: Path, **more: Any) -> dict[str, Any]:
@@ -44,6 +48,8 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
         "certificates": [],
         "full_percent": 95,
         "app": "",
+        "schedule": "*:0/5",
+        "mount_points": [],
         "playbook": "ansible-playbook",
     } | more
 
@@ -149,10 +155,12 @@ def test_services_that_do_not_answer_are_a_check_each(
 def test_what_is_costly_is_a_check_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     found = {check.key: check.state for check in Looks(settings(tmp_path), {}).thorough()}
-    assert found["service:mlflow:artifact_round_trip"] == "failed"
+    assert found["service:mlflow:database_answers"] == "failed"
     assert "service:trainer:training_has_run" in found
     # A prediction without a champion is only pending.
-    assert found["service:streamlit:app_predicts"] == "ok"
+    assert found["service:streamlit:app_predicts"] == found["service:mlflow:artifact_reads"] == "ok"
+    # What writes is left to `verify`.
+    assert "service:mlflow:artifact_round_trip" not in found
 
 
 @pytest.mark.parametrize(
@@ -181,12 +189,80 @@ def test_disks_are_judged(tmp_path: Path) -> None:
     assert judged(0, 0) == {"failed"}
 
 
+def test_a_disk_that_is_not_mounted_is_told(tmp_path: Path) -> None:
+    given = settings(tmp_path, mount_points=[str(tmp_path), "/"])
+    found = {check.key: check for check in Looks(given, {}).disks()}
+    told = found[f"disk:{tmp_path}"]
+    assert (told.state, told.text, told.do) == ("failed", "it is not mounted", f"sudo mount {tmp_path}")
+    assert found["disk:/"].text != told.text
+
+
 def test_drift_is_as_the_app_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [{"name": "wine", "version": "1", "rows": 50, "drifted": ["alcohol"], "text": "alcohol drifted"}]
-    monkeypatch.setattr(looks.verify, "run", lambda *_: json.dumps(said))
+    monkeypatch.setattr(looks.verify, "run", lambda *_, **__: json.dumps(said))
     assert Looks(settings(tmp_path), {}).drift() == []
     (found,) = Looks(settings(tmp_path, app="streamlit"), {}).drift()
     assert (found.key, found.state) == ("drift:wine", "warning")
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program `docker` that does here what is to be done in a container."""
+    program = tmp_path / "docker"
+    program.write_text('#!/bin/sh\nwhile [ "$1" != sh ]; do shift; done\nexec "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return program
+
+
+@pytest.mark.usefixtures("docker")
+def test_what_runs_beside_a_service_is_the_first_to_go() -> None:
+    said = verify.run_beside("streamlit", "-", text="print(open('/proc/self/oom_score_adj').read(), 'ü')")
+    assert said.split() == ["1000", "ü"]
+
+
+def test_what_was_killed_says_nothing_of_the_service(docker: Path) -> None:
+    docker.write_text("#!/bin/sh\nexit 137\n")
+    assert looks._made(lambda: verify.run_beside("streamlit", "-")) == (
+        "warning",
+        "not enough memory to check",
+    )
+
+
+def test_an_engine_that_hangs_is_told(docker: Path) -> None:
+    docker.write_text("#!/bin/sh\nexec sleep 9\n")
+    with pytest.raises(verify.CheckFailed, match=r"`docker inspect` did not end within 0.1 s"):
+        verify.run("docker", "inspect", "mlflow", seconds=0.1)
+
+
+def test_the_next_look_is_when_systemd_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    due = Looks(settings(tmp_path), {}).next()
+    assert due is not None
+    assert 0 < due - time.time() <= 300
+    assert Looks(settings(tmp_path, schedule="*-*-* 09:00 Asia/Tokyo"), {}).next() % 86400 == 0
+    monkeypatch.setenv("PATH", "")
+    assert Looks(settings(tmp_path), {}).next() is None
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", OK + b"12"]
+)
+def test_an_answer_that_is_none_is_no_crash(tmp_path: Path, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for _ in range(3):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(9999)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        given = settings(tmp_path)
+        given["status"] |= dict.fromkeys(("mlflow_port", "replication_port"), listening.getsockname()[1])
+        assert Looks(given, {}).champions() is None
+        assert Looks(given, {}).replica()[0].state == "failed"
+        assert status.MLflow(given["status"]["mlflow_port"]).all()["problem"]
 
 
 def test_champions_of_an_mlflow_that_is_away_are_unknown(tmp_path: Path) -> None:

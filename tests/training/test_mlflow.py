@@ -10,13 +10,16 @@ import sys
 from typing import TYPE_CHECKING
 
 import mlflow.pyfunc
+import mlflow.sklearn
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyRegressor
 
+from tests.unit.project import load_module
 from training import tracking
 from training.checks import CHECKS
 from training.data import load_data
@@ -311,3 +314,19 @@ def test_interrupted_training_leaves_no_run_running(client: MlflowClient, stop: 
     assert "KILLED" in states
     assert "RUNNING" not in states
     assert not client.search_model_versions("name='breast_cancer'")
+
+
+def test_what_health_reads_of_a_champion_is_there(client: MlflowClient) -> None:
+    with mlflow.start_run():
+        made = mlflow.sklearn.log_model(
+            DummyRegressor().fit([[0]], [1]), name="m", registered_model_name="read"
+        )
+    checks = load_module("roles/verify/files/verify.py").Checks(
+        dict.fromkeys(("streamlit_port", "dask_http_port", "scoring_port"), 9)
+        | {"mlflow_port": client.tracking_uri.rpartition(":")[2]}
+    )
+    checks.champions = {"read": str(made.registered_model_version)}
+    assert checks.artifact_reads() == "read v1"
+    checks.champions = {"read": "2"}
+    with pytest.raises(Exception, match="MLmodel of read v2: expected status 200"):
+        checks.artifact_reads()

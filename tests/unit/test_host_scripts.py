@@ -273,7 +273,7 @@ CLOSED: dict[str, Any] = {
 
 
 def test_closed_container_passes(checks: Any, verify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "run", lambda *_: json.dumps([CLOSED]))
+    monkeypatch.setattr(verify, "run", lambda *_, **__: json.dumps([CLOSED]))
     assert checks.container_is_closed("mlflow") == "64 MiB, 1 cpu, 128 pids"
 
 
@@ -303,7 +303,7 @@ def test_open_container_is_told(
 ) -> None:
     part, values = change
     found = CLOSED | {part: CLOSED[part] | values}
-    monkeypatch.setattr(verify, "run", lambda *_: json.dumps([found]))
+    monkeypatch.setattr(verify, "run", lambda *_, **__: json.dumps([found]))
     with pytest.raises(verify.CheckFailed, match=f"not in force: {missing}$"):
         checks.container_is_closed("mlflow")
 

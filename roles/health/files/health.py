@@ -8,6 +8,7 @@ SETTINGS is a JSON file that only root reads. Needs only Python's standard libra
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,19 +25,23 @@ from typing import Any
 import status
 from looks import STATES, Check, Looks
 from on_host import Deployments
-from verify import CheckFailed
+from verify import NoMemory
 
 _DAY = 86400
-_THOROUGH_SECONDS = 3600
+# Between two thorough looks, and after one that found something.
+_THOROUGH_SECONDS, _TROUBLE_SECONDS = 3600, 900
 _EVENTS_KEPT = 50
 # Between two attempts to send: five minutes, then twice as long each time. After a day a message is given up.
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 300, 4 * 3600
-_COMMAND_SECONDS = 60
+_COMMAND_SECONDS, _JOB_SECONDS = 60, 330
+# Linux takes at most 128 KiB for a variable.
+_LONGEST_VARIABLE = 30_000
 # What a restart, a busy minute or the network can make look bad once.
 _MEASURED = {"service", "replica", "certificate", "health"}
 # While somebody deploys, services stop and start.
 _STOPPED_BY_A_DEPLOYMENT = {"services", "thorough", "replica", "drift"}
 _COSTLY = {"thorough", "drift"}
+_UNKNOWN = "health@send could not write whether it arrived; it is tried again in a day"
 _JOURNAL = "sudo journalctl -n 50 -u mlstack-health -u health@send"
 
 
@@ -54,23 +60,37 @@ class Memory:
         outbox: Messages that have not arrived yet.
         hooks: By name how the last message to it went: `problem` is empty if it arrived.
         thorough: When all was looked at last.
+        broken: The groups that could not be looked at: each with a state and why.
+
+    Args:
+        file: Where it is kept.
+        spare: Where it is kept while that can't be written: or each look would tell all anew.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        known = status.loaded(status.read(file)) or {}
-        if not known and file.exists():
-            print(f"{file} is not readable and is begun anew: what was failed before is told once more")
+    def __init__(self, file: Path, spare: Path) -> None:
+        self._files = (spare, file)
+        kept = next((kept for kept in self._files if kept.exists()), file)
+        known = status.loaded(status.read(kept))
+        if not isinstance(known, dict):
+            known = {}
+            if kept.exists():
+                print(f"{kept} is not readable and is begun anew: what was failed before is told once more")
         self.checks: dict[str, dict[str, Any]] = known.get("checks", {})
         self.champions: dict[str, str] | None = known.get("champions")
         self.events: list[dict[str, Any]] = known.get("events", [])
         self.outbox: list[dict[str, Any]] = known.get("outbox", [])
         self.hooks: dict[str, dict[str, Any]] = known.get("hooks", {})
         self.thorough: float = known.get("thorough", 0)
+        self.broken: dict[str, list[str]] = known.get("broken", {})
 
     def save(self) -> None:
-        """Write it; a crash leaves the previous content."""
-        write(self._file, {name: value for name, value in vars(self).items() if name != "_file"}, 0o600)
+        """Write it; a crash leaves the previous content, and what can't be written stops nothing."""
+        spare, file = self._files
+        known = {name: value for name, value in vars(self).items() if name != "_files"}
+        if try_to_write(file, known, 0o600):
+            spare.unlink(missing_ok=True)
+        else:
+            try_to_write(spare, known, 0o600)
 
     def note(self, group: str, found: list[Check], now: float) -> list[dict[str, Any]]:
         """Replace what is known of a group.
@@ -193,11 +213,18 @@ class Sender:
     def send(self, messages: list[dict[str, Any]]) -> dict[str, str]:
         """Try to send each message; return by their ids why it did not arrive, or nothing."""
         here = [told for told in messages if self.hooks[told["hook"]].command]
+        there = [told for told in messages if told not in here]
         problems = {told["id"]: self._run(self.hooks[told["hook"]].command, told) for told in here}
-        return problems | self._send_from_container([told for told in messages if told not in here])
+        try:
+            return problems | self._send_from_container(there)
+        except OSError as error:
+            return problems | {told["id"]: f"health@send can't be told: {error}" for told in there}
 
     def _run(self, command: str, told: dict[str, Any]) -> str:
-        shown = {"HEALTH_TITLE": told["title"], "HEALTH_BODY": told["body"], "HEALTH_STATE": told["state"]}
+        shown = {
+            f"HEALTH_{name.upper()}": told[name].replace("\0", " ")[:_LONGEST_VARIABLE]
+            for name in ("title", "body", "state")
+        }
         try:
             done = subprocess.run(  # noqa: S603 - the operator's own command
                 ["/bin/sh", "-c", command],
@@ -205,11 +232,14 @@ class Sender:
                 env=os.environ | shown,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=_COMMAND_SECONDS,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return f"the command did not end within {_COMMAND_SECONDS} s"
+        except Exception as error:  # noqa: BLE001 - one message must not stop the others, nor the next look
+            return f"the command did not start: {type(error).__name__}: {error}"
         said = " ".join(done.stderr.strip().splitlines()[-1:])
         return f"the command ended with status {done.returncode}. {said}".strip() if done.returncode else ""
 
@@ -221,9 +251,10 @@ class Sender:
         write(self.folder / "messages/messages.json", {"run": asked, "messages": shown}, 0o644)
         self._start()
         answers = self._answers()
-        said = answers["problems"] if answers.get("run") == asked else {}
-        lost = "health@send did not run: journalctl -u health@send says why"
-        return {told["id"]: str(said.get(told["id"], lost)) for told in messages}
+        if answers.get("run") != asked:
+            lost = "health@send did not run: journalctl -u health@send says why"
+            return {told["id"]: lost for told in messages}
+        return {told["id"]: str(answers["problems"].get(told["id"], _UNKNOWN)) for told in messages}
 
     def _answers(self) -> dict[str, Any]:
         """Read what the container wrote, which may be anything: it is not followed elsewhere as root."""
@@ -237,8 +268,10 @@ class Sender:
 
 
 def start_job() -> None:
-    """Run `health@send`; if it fails, there are no answers."""
-    subprocess.run(["systemctl", "start", "health@send.service"], capture_output=True, check=False)  # noqa: S607
+    """Run `health@send`; if it fails, or does not end, there are no answers."""
+    command = ["systemctl", "start", "health@send.service"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(command, capture_output=True, timeout=_JOB_SECONDS, check=False)  # noqa: S603
 
 
 def deliver(memory: Memory, sender: Sender, now: float) -> None:
@@ -254,7 +287,8 @@ def deliver(memory: Memory, sender: Sender, now: float) -> None:
         last = now - told["time"] >= _DAY
         if problem:
             print(f"hook {told['hook']} failed: {problem}" + (". The message is given up" if last else ""))
-            told["next"] = now + min(_FIRST_WAIT_SECONDS * 2 ** told["tries"], _LONGEST_WAIT_SECONDS)
+            wait = min(_FIRST_WAIT_SECONDS * 2 ** told["tries"], _LONGEST_WAIT_SECONDS)
+            told["next"] = now + (_DAY if problem == _UNKNOWN else wait)
             told["tries"] += 1
         if last or not problem:
             memory.outbox.remove(told)
@@ -273,45 +307,76 @@ def hook_checks(memory: Memory, sender: Sender) -> list[Check]:
     return found
 
 
-def look(memory: Memory, looks: Looks, *, deploying: bool, now: float) -> list[dict[str, Any]]:
+def look(
+    memory: Memory, looks: Looks, show: Callable[[], object], *, deploying: bool, now: float
+) -> list[dict[str, Any]]:
     """Look at everything that is due, and note it.
 
     Args:
         memory: What is known.
         looks: What can be looked at.
+        show: Called with what is known before anything that takes long.
         deploying: Whether somebody deploys: then services may be down.
         now: The time.
 
     Returns:
         What changed.
     """
-    trouble = any(known["group"] == "thorough" and known["seen"] != "ok" for known in memory.checks.values())
-    thorough = now - memory.thorough >= _THOROUGH_SECONDS or trouble
+    bad = {known["group"] for known in memory.checks.values() if known["seen"] != "ok"} | memory.broken.keys()
+    wait = _TROUBLE_SECONDS if {"thorough"} & bad or _COSTLY & memory.broken.keys() else _THOROUGH_SECONDS
+    thorough = now - memory.thorough >= wait
     skipped = (_STOPPED_BY_A_DEPLOYMENT if deploying else set()) | (set() if thorough else _COSTLY)
-    found = looks.champions()
-    events = [] if found is None else memory.note_champions(found, now)
-    looks.verify.champions = memory.champions or {}
-    broken = []
-    for group, checks in looks.groups().items():
-        if group in skipped:
-            continue
+
+    def champions() -> list[dict[str, Any]]:
+        found = looks.champions()
+        changes = [] if found is None else memory.note_champions(found, now)
+        looks.verify.champions = memory.champions or {}
+        return changes
+
+    def noted(group: str, checks: Callable[[], list[Check]]) -> list[dict[str, Any]]:
+        return memory.note(group, checks(), now)
+
+    known = {name: partial(noted, name, checks) for name, checks in looks.groups().items()}
+    due = {"champions": champions} | {name: do for name, do in known.items() if name not in skipped}
+    events = []
+    for group, do in due.items():
+        if group in _COSTLY:
+            show()
+        memory.broken.pop(group, None)
         try:
-            events += memory.note(group, checks(), now)
-        except (CheckFailed, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            broken.append(f"{group}: {type(error).__name__}: {error}")
-    state, text = ("failed", "; ".join(broken)) if broken else ("ok", "all could be looked at")
-    events += memory.note("looks", [Check("health", "looks at the host", state, text, _JOURNAL)], now)
-    if not broken and not skipped & _COSTLY:
+            events += do()
+        except NoMemory as error:
+            memory.broken[group] = ["warning", str(error)]
+        except Exception as error:  # noqa: BLE001 - one group must not stop the others, nor that they are told
+            memory.broken[group] = ["failed", f"{type(error).__name__}: {error}"]
+    # What is not looked at each time counts once it has been looked at again.
+    if not memory.broken or memory.broken.keys() & due:
+        state = max((found for found, _ in memory.broken.values()), key=STATES.index, default="ok")
+        text = "; ".join(f"{group}: {why}" for group, (_, why) in memory.broken.items())
+        check = Check("health", "looks at the host", state, text or "all could be looked at", _JOURNAL)
+        events += memory.note("looks", [check], now)
+    if due.keys() >= _COSTLY:
         memory.thorough = now
     return events
 
 
-def publish(file: Path, memory: Memory, now: float) -> None:
-    """Write what everybody may read: the checks, the worst first, and the last events."""
+def publish(file: Path, memory: Memory, now: float, following: float | None) -> bool:
+    """Write what everybody may read: the checks, the worst first, the last events, and the next look."""
     shown = ("title", "state", "text", "since", "do")
     checks = [{"key": key} | {name: known[name] for name in shown} for key, known in memory.checks.items()]
     checks.sort(key=lambda check: (-STATES.index(check["state"]), check["key"]))
-    write(file, {"time": now, "checks": checks, "events": memory.events[-_EVENTS_KEPT:]}, 0o644)
+    found = {"time": now, "next": following, "checks": checks, "events": memory.events[-_EVENTS_KEPT:]}
+    return try_to_write(file, found, 0o644)
+
+
+def try_to_write(file: Path, content: dict[str, Any], mode: int) -> bool:
+    """Write JSON; print why that fails, and tell whether it did not."""
+    try:
+        write(file, content, mode)
+    except OSError as error:
+        print(f"{file} can't be written: {error.strerror}")
+        return False
+    return True
 
 
 def write(file: Path, content: dict[str, Any], mode: int) -> None:
@@ -325,21 +390,27 @@ def write(file: Path, content: dict[str, Any], mode: int) -> None:
     new.replace(file)
 
 
-def run(settings: dict[str, Any], sender: Sender) -> None:
-    """Look, tell, and write down what is known now."""
+def run(settings: dict[str, Any], sender: Sender) -> int:
+    """Look, tell, and write down what is known now; return 1 if that can't be written."""
     folder, now = Path(settings["folder"]), time.time()
-    memory = Memory(folder / "memory.json")
+    memory = Memory(folder / "memory.json", Path(settings["run_folder"], "memory.json"))
     looks = Looks(settings, memory.champions or {})
+    following = looks.next()
+
+    def show() -> bool:
+        return publish(folder / "state.json", memory, now, following)
+
     deploying = Deployments(**settings["deployment"]).holder()
-    events = look(memory, looks, deploying=bool(deploying), now=now)
+    events = look(memory, looks, show, deploying=bool(deploying), now=now)
     for said in events:
         print(f"{said['title']}: {said['from']} -> {said['to']}. {said['text']}")
     # A hook's own failure is told with the next look's messages.
     tell(memory, sender, events, now)
+    show()  # sending may take minutes
     deliver(memory, sender, now)
     tell(memory, sender, memory.note("hooks", hook_checks(memory, sender), now), now)
     memory.save()
-    publish(folder / "state.json", memory, now)
+    return int(not show())
 
 
 def tell(memory: Memory, sender: Sender, events: list[dict[str, Any]], now: float) -> None:
@@ -366,17 +437,18 @@ def test(sender: Sender) -> int:
 def main() -> int:
     """Do what is asked, one process at a time."""
     settings = json.loads(Path(sys.argv[1]).read_text())
-    folder = Path(settings["folder"])
     os.umask(0o022)
-    with (folder / "lock").open("w") as lock:
+    # Not beside what it writes: a disk that is full or broken must not keep it from telling that.
+    lock_file = Path(settings["run_folder"], "lock")
+    lock_file.parent.mkdir(exist_ok=True)
+    with lock_file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         commands, platform = settings["commands"], settings["platform"]
         hooks = [Hook(entry, commands.get(entry["name"], ""), platform) for entry in settings["hooks"]]
-        sender = Sender(folder, {hook.name: hook for hook in hooks}, start_job)
+        sender = Sender(Path(settings["folder"]), {hook.name: hook for hook in hooks}, start_job)
         if sys.argv[2] == "test":
             return test(sender)
-        run(settings, sender)
-        return 0
+        return run(settings, sender)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import calendar
 import json
+import re
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import status
@@ -20,7 +21,7 @@ import verify
 
 STATES = ("ok", "warning", "failed")  # from good to bad
 # What `verify` does that costs seconds, or memory in a container.
-_THOROUGH = {"database_answers", "artifact_round_trip", "training_has_run", "app_predicts", "rest_predicts"}
+_THOROUGH = {"database_answers", "artifact_reads", "training_has_run", "app_predicts", "rest_predicts"}
 _CERTIFICATE_DAYS = {"warning": 14, "failed": 3}
 _LATE_SECONDS = 900  # a timer waits for its accuracy, and for the boot
 _OF_A_TIMER = "Id,ActiveState,NextElapseUSecRealtime,LastTriggerUSec,Unit"
@@ -71,36 +72,35 @@ class Looks:
         """Return what looks at each group; a look replaces all that is known of its group."""
         return {
             "services": self.services,
-            "thorough": self.thorough,
             "replica": self.replica,
             "backups": self.backups,
             "disks": self.disks,
             "certificates": lambda: [certificate(place) for place in self.settings["certificates"]],
             "training": self.training,
             "schedules": self.schedules,
+            # Last, because they take long.
+            "thorough": self.thorough,
             "drift": self.drift,
         }
 
     def services(self) -> list[Check]:
         """Do what `verify` does, as far as it is cheap; a check for each service."""
         wrong: dict[str, list[str]] = {}
-        for title, unit, check in self.verify.all():
+        for title, unit, check in self.verify.all(writing=False):
             if getattr(check, "__name__", "") not in _THOROUGH:
-                problem = _problem(check)
+                state, problem = _made(check)
                 what = title.removeprefix(f"{unit}: ").rstrip(".")
-                wrong.setdefault(unit, []).extend([f"{what}: {problem}"] if problem else [])
+                wrong.setdefault(unit, []).extend([] if state == "ok" else [f"{what}: {problem}"])
         return [_service(unit, problems) for unit, problems in wrong.items()]
 
     def thorough(self) -> list[Check]:
-        """Do the rest of what `verify` does; a check for each of it."""
+        """Do the rest of what `verify` does, but write nothing; a check for each of it."""
         found = []
-        for title, unit, check in self.verify.all():
+        for title, unit, check in self.verify.all(writing=False):
             name = getattr(check, "__name__", "")
             if name in _THOROUGH:
-                problem = _problem(check)
-                state, text = ("failed", problem) if problem else ("ok", "as it should be")
                 key = f"service:{unit.partition('@')[0]}:{name}"
-                found.append(Check(key, title.rstrip("."), state, text, _journal(unit)))
+                found.append(Check(key, title.rstrip("."), *_made(check), _journal(unit)))
         return found
 
     def replica(self) -> list[Check]:
@@ -133,7 +133,7 @@ class Looks:
         return found
 
     def disks(self) -> list[Check]:
-        """Look how full the disks are, each once."""
+        """Look how full the disks are, each once, and whether those are mounted that must be."""
         disks = {disk["device"]: disk for disk in map(status.disk, (self.status["data_dir"], "/"))}
         found = []
         for disk in disks.values():
@@ -147,7 +147,11 @@ class Looks:
                     state, text = worse, f"{disk['percent']} % full; the limit is {limit} ({variable})"
             do = f"sudo du -xhd2 {disk['path']} | sort -h | tail"
             found.append(Check(f"disk:{disk['path']}", f"disk of {disk['path']}", state, text, do))
-        return found
+        missing = [place for place in self.settings["mount_points"] if not Path(place).is_mount()]
+        return [check for check in found if check.key.removeprefix("disk:") not in missing] + [
+            Check(f"disk:{place}", f"disk of {place}", "failed", "it is not mounted", f"sudo mount {place}")
+            for place in missing
+        ]
 
     def training(self) -> list[Check]:
         """Look how the last training job ended."""
@@ -172,10 +176,7 @@ class Looks:
         """Ask the app which champions are asked about other rows than those they were trained on."""
         if not self.settings["app"]:
             return []
-        said = verify.run(
-            *("docker", "exec", self.settings["app"], "python3", "-W", "ignore"),
-            *("-m", "streamlit_app.drift_report"),
-        )
+        said = verify.run_beside(self.settings["app"], "-m", "streamlit_app.drift_report")
         return [
             Check(
                 f"drift:{model['name']}",
@@ -190,9 +191,16 @@ class Looks:
         """Ask MLflow for the champions by model; None if it does not answer."""
         try:
             models = status.MLflow(self.status["mlflow_port"]).models()
-        except (OSError, ValueError, KeyError):
+        except status.NO_ANSWER:
             return None
         return {model["name"]: model for model in models if model["version"]}
+
+    def next(self) -> float | None:
+        """Return when the next look is due; None if systemd does not say."""
+        # The timer itself knows only once this look has ended. The schedule is in the host's own time zone.
+        shown = status.run("env", "-u", "TZ", "systemd-analyze", "calendar", self.settings["schedule"])
+        found = re.findall(r"[A-Z][a-z]{2} [0-9-]{10} [0-9:]{8} UTC", shown)
+        return _moment(found[-1]) if found else None
 
 
 def certificate(place: str, context: ssl.SSLContext | None = None) -> Check:
@@ -240,15 +248,17 @@ def _service(unit: str, problems: list[str]) -> Check:
     return Check(f"service:{unit}", unit, state, text, _journal(unit))
 
 
-def _problem(check: Callable[[], str]) -> str:
-    """Do one of the checks of `verify`; say why it failed, or nothing."""
+def _made(check: Callable[[], str]) -> tuple[str, str]:
+    """Make one of the checks of `verify`; return a state and a text."""
     try:
         check()
-    except verify.Pending:
-        return ""
-    except (verify.CheckFailed, OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
-    return ""
+    except verify.Pending as reason:
+        return "ok", str(reason)
+    except verify.NoMemory as error:
+        return "warning", str(error)
+    except Exception as error:  # noqa: BLE001 - one that breaks must not hide the others
+        return "failed", " ".join(str(error).split()) or type(error).__name__
+    return "ok", "as it should be"
 
 
 def _shown(properties: str, units: list[str]) -> dict[str, dict[str, str]]:

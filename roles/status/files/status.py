@@ -7,6 +7,7 @@ its units are looked at.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from typing import Any
 MLFLOW_SECONDS = 4
 # Not ExecStart: MLflow's has empty lines, which separate the units.
 SHOWN = "Id,LoadState,ActiveState,Result,NRestarts,StateChangeTimestampMonotonic,FragmentPath"
+# What a service that is broken, or is something else, makes of a call.
+NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
 OF_A_TRAINING = "tags.`mlstack.training` LIKE '{}'"
 
 
@@ -31,7 +34,9 @@ def run(*command: str) -> str:
     """Run a command and return its output, even if it failed; nothing if it cannot run or hangs."""
     words = {**os.environ, "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=8, check=False, env=words)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, errors="replace", timeout=8, check=False, env=words
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout
@@ -40,7 +45,7 @@ def run(*command: str) -> str:
 def read(path: str | Path) -> str:
     """Return a file's text, or nothing."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(errors="replace")
     except OSError:
         return ""
 
@@ -153,7 +158,7 @@ def connected(port: int) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/identity.json", timeout=4) as answer:
             workers = json.load(answer)["workers"].values()
         found["processes"] = Counter(str(worker["name"]).split()[0] for worker in workers)
-    except (OSError, ValueError, KeyError) as error:
+    except NO_ANSWER as error:
         found["problem"] = reason(error)
     return found
 
@@ -184,7 +189,7 @@ class MLflow:
                 found["version"] = answer.read().decode().strip()
             found["models"] = self.models()
             found["training"] = self.training()
-        except (OSError, ValueError, KeyError) as error:
+        except NO_ANSWER as error:
             found["problem"] = reason(error)
         return found
 
@@ -296,9 +301,10 @@ def replica(port: int) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=MLFLOW_SECONDS) as answer:
             said = json.load(answer)
-    except (OSError, ValueError) as error:
-        return {"problem": str(error)}
-    return {"problem": "", "behind": round(said.get("behind", 0)), "generation": said.get("generation", "")}
+        behind, generation = round(said.get("behind", 0)), said.get("generation", "")
+    except NO_ANSWER as error:
+        return {"problem": str(error) or reason(error)}
+    return {"problem": "", "behind": behind, "generation": generation}
 
 
 def deployment(record: str) -> dict[str, Any]:
@@ -354,7 +360,7 @@ def usage(file: str, budget: dict[str, float], names: Callable[[], dict[str, str
         return {"since": ""}
     try:
         known, problem = names(), ""
-    except (OSError, ValueError, KeyError) as error:
+    except NO_ANSWER as error:
         known, problem = {}, reason(error)
     sizes: Counter[str] = Counter()
     for one, size in said["bytes"].items():

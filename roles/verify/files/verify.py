@@ -21,6 +21,10 @@ from typing import Any
 # A worker's other processes start after the one that its unit waits for.
 WORKER_SECONDS = 60
 
+# The longest that a command in a container may take; what the engine itself answers takes less.
+COMMAND_SECONDS = 110
+ENGINE_SECONDS = 15
+
 # Runs in the MLflow container, bypassing the server, with the server's permissions.
 FIND_IN_STORE = """
 import sys, urllib.parse
@@ -60,6 +64,9 @@ print("\\n".join(metric.label + " " + metric.value for metric in app.metric))
 
 
 _PYTHON = ("python3", "-W", "ignore")
+# If memory is short the kernel ends this rather than the service, and nothing outlives its time.
+_SPARE_THE_SERVICE = 'echo 1000 >/proc/self/oom_score_adj; exec timeout 100 python3 -W ignore "$@"'
+_KILLED = 137
 
 # The REST service looks for new champions every few seconds, and a training may have just promoted one.
 FOLLOW_SECONDS = 15
@@ -67,6 +74,10 @@ FOLLOW_SECONDS = 15
 
 class CheckFailed(Exception):  # noqa: N818 (it reads as what it is)
     """A check found something wrong; the message says what."""
+
+
+class NoMemory(CheckFailed):
+    """A check that was killed; that says nothing of what it was to check."""
 
 
 class Pending(Exception):  # noqa: N818
@@ -79,9 +90,22 @@ def require(condition: object, message: str) -> None:
         raise CheckFailed(message)
 
 
-def run(*command: str, text: str | None = None) -> str:
+def run(*command: str, text: str | None = None, seconds: float = COMMAND_SECONDS) -> str:
     """Run a command and return its output; if it fails, the error has its last lines."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(f"`{' '.join(command[:2])}` did not end within {seconds} s") from None
+    if done.returncode == _KILLED:
+        raise NoMemory("not enough memory to check")
     if done.returncode != 0:
         raise CheckFailed("\n".join((done.stderr or done.stdout).strip().splitlines()[-10:]))
     return done.stdout.strip()
@@ -95,6 +119,12 @@ def request(url: str, *, method: str = "GET", body: bytes | None = None, **heade
             return answer.status, answer.read()
     except urllib.error.HTTPError as refusal:
         return refusal.code, refusal.read()
+
+
+def run_beside(container: str, *arguments: str, text: str = "", setting: str = "PYTHONUTF8=1") -> str:
+    """Run Python in the container of a service that must not suffer from it, and return its output."""
+    command = ("docker", "exec", "-i", "--env", setting, container, "sh", "-c", _SPARE_THE_SERVICE, "sh")
+    return run(*command, *arguments, text=text)
 
 
 class Checks:
@@ -121,14 +151,15 @@ class Checks:
 
     def service_runs(self, unit: str) -> str:
         """Its unit is active and starts at boot."""
-        run("systemctl", "is-enabled", "--quiet", unit)
-        state = run("systemctl", "show", "--property=ActiveState,SubState", "--value", unit).split()
+        run("systemctl", "is-enabled", "--quiet", unit, seconds=ENGINE_SECONDS)
+        shown = ("systemctl", "show", "--property=ActiveState,SubState", "--value", unit)
+        state = run(*shown, seconds=ENGINE_SECONDS).split()
         require(state == ["active", "running"], f"expected active running, got {' '.join(state)}")
         return "active, enabled"
 
     def container_is_closed(self, name: str) -> str:
         """Limits and read-only root are in force."""
-        found = json.loads(run("docker", "inspect", name))[0]
+        found = json.loads(run("docker", "inspect", name, seconds=ENGINE_SECONDS))[0]
         host = found["HostConfig"]
         wanted = {
             "runs": found["State"]["Running"],
@@ -193,6 +224,20 @@ class Checks:
         require(status == 200, f"deleting: expected status 200, got {status}")
         return f"{store}/{name}"
 
+    def artifact_reads(self) -> str:
+        """An artifact of a champion is read through the server."""
+        if not self.champions:
+            raise Pending("there is no champion yet")
+        name, version = min(self.champions.items())
+        query = urllib.parse.urlencode({"name": name, "version": version, "path": "MLmodel"})
+        status, answer = request(f"{self.mlflow}/model-versions/get-artifact?{query}")
+        require(
+            (status, b"flavors:" in answer) == (200, True),
+            f"MLmodel of {name} v{version}: expected status 200 and a description of it, "
+            f"got {status}: {answer[:200]!r}",
+        )
+        return f"{name} v{version}"
+
     def training_has_run(self) -> str:
         """Training has left runs and a champion in MLflow."""
         models = self.api_get("registered-models/search?max_results=100").get("registered_models", [])
@@ -252,8 +297,7 @@ class Checks:
         if not self.champions:
             raise Pending("there is no champion to predict with yet")
         # Not logged, as it would look like traffic.
-        unlogged = ("--env", "MLSTACK_ACTIVITY_POLICY=off")
-        return run("docker", "exec", "-i", *unlogged, "streamlit", *_PYTHON, "-", text=USE_THE_APP)
+        return run_beside("streamlit", "-", text=USE_THE_APP, setting="MLSTACK_ACTIVITY_POLICY=off")
 
     def rest_answers(self) -> str:
         """The REST service is healthy and serves every champion."""
@@ -284,13 +328,19 @@ class Checks:
         answered = json.loads(answer)
         return f"{name} v{answered['model']['version']}: {answered['predictions'][0]}"
 
-    def all(self) -> Iterator[tuple[str, str, Callable[[], str]]]:
-        """Yield each check: title, unit whose journal may tell more, and what to call."""
+    def all(self, *, writing: bool = True) -> Iterator[tuple[str, str, Callable[[], str]]]:
+        """Yield each check: title, unit whose journal may tell more, and what to call.
+
+        Args:
+            writing: Whether an artifact may be written and deleted. A bucket that keeps versions keeps it, so
+                what is done every hour only reads one.
+        """
+        artifacts = self.artifact_round_trip if writing else self.artifact_reads
         for unit in self.settings["containers"]:
             for check in (self.service_runs, self.container_is_closed):
                 yield f"{unit}: {check.__doc__}", unit, partial(check, unit)
         for unit, checks in {
-            "mlflow": (self.names_answer, self.database_answers, self.artifact_round_trip),
+            "mlflow": (self.names_answer, self.database_answers, artifacts),
             "trainer@manual": (self.training_has_run,),
             "streamlit": (self.app_answers, self.app_predicts),
             "scoring": (self.rest_answers, self.rest_predicts),
@@ -309,7 +359,7 @@ def main() -> None:
             result |= {"state": "passed", "detail": check()}
         except Pending as reason:
             result |= {"state": "pending", "detail": str(reason)}
-        except (CheckFailed, OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - one that breaks must not hide the others
             result |= {"state": "failed", "detail": str(error) or type(error).__name__}
         results.append(result)
     print(json.dumps(results))
