@@ -40,6 +40,12 @@ def test_a_hook_that_is_fine_is_not_refused() -> None:
     )
 
 
+def test_hooks_that_nobody_would_tell_are_refused() -> None:
+    seen = variables(folder=str(ROOT / "roles"), health_schedule="")
+    (problem,) = render("query('role_problems', 'health', folder=folder)", seen)
+    assert problem.startswith("health_schedule is empty: expected a time such as *:0/5")
+
+
 def test_the_host_may_publish_to_the_topics_of_hooks() -> None:
     seen = variables()
     assert render("aws_topics", seen) == [HOOKS[2]["to"]]
@@ -51,13 +57,23 @@ def test_the_host_may_publish_to_the_topics_of_hooks() -> None:
 @pytest.mark.parametrize(
     ("more", "timers"),
     [
-        ({}, []),
-        ({"trainer_schedule": "Mon 02:30"}, ["trainer"]),
-        ({"backup_to": "/mnt/b", "backup_drill_schedule": ""}, ["backup-set"]),
+        ({}, ["mlflow-usage-scheduled"]),
+        ({"trainer_schedule": "Mon 02:30"}, ["trainer", "mlflow-usage-scheduled"]),
+        (
+            {"backup_to": "/mnt/b", "backup_drill_schedule": "", "mlflow_usage_schedule": ""},
+            ["backup-set"],
+        ),
     ],
 )
 def test_timers_that_there_are_are_looked_at(more: dict[str, Any], timers: list[str]) -> None:
     assert render("health_timers", variables(**more)) == timers
+
+
+def test_what_it_finds_is_read_where_it_is_left_and_nowhere_if_it_is_off() -> None:
+    readers = "[streamlit_health_dir, status_health_dir, host_metrics_health_file]"
+    folder = "/var/lib/mlstack-health"
+    assert render(readers, variables()) == [folder, folder, f"{folder}/state.json"]
+    assert render(readers, variables(health_schedule="")) == ["", "", ""]
 
 
 def test_pages_that_are_encrypted_are_looked_at() -> None:
@@ -65,13 +81,22 @@ def test_pages_that_are_encrypted_are_looked_at() -> None:
     assert render("health_certificates", variables(**urls)) == ["ml.example:8443", "app.example:443"]
 
 
-def test_the_unit_waits_for_its_disk() -> None:
+def test_it_looks_also_when_the_data_volume_is_gone() -> None:
     seen = variables(data_volume_device="/dev/sdb")
+    settings = json.loads(render("__health_settings | to_json", seen))
+    assert settings["mount_points"] == ["/var/lib/mlstack"]
+    assert not settings["folder"].startswith("/var/lib/mlstack/")
     unit = render("lookup('ansible.builtin.template', path ~ '/mlstack-health.service.j2')", seen)
-    assert "RequiresMountsFor=/var/lib/mlstack/health\n" in unit
-    assert "ExecStartPre=/usr/bin/mountpoint /var/lib/mlstack\n" in unit
+    assert "RequiresMountsFor" not in unit
+    assert "ExecStartPre" not in unit
     timer = render("lookup('ansible.builtin.template', path ~ '/mlstack-health.timer.j2')", seen)
     assert "OnCalendar=*:0/5\n" in timer
+
+
+def test_check_mode_sends_no_test() -> None:
+    seen = variables(health_test=True) | {"ansible_check_mode": True, "__health_test": {"skipped": True}}
+    report = render("lookup('ansible.builtin.template', path ~ '/report.j2')", seen)
+    assert report == "No message is sent in check mode.\n"
 
 
 def test_the_report_shows_the_worst_first_and_what_to_type() -> None:
