@@ -12,7 +12,7 @@ from serving.errors import ExplainedError
 State = Literal["ok", "warning", "failed"]
 
 _WORST_FIRST: tuple[State, ...] = ("failed", "warning", "ok")
-_LATE = 3  # intervals without a look
+_GRACE = timedelta(minutes=10)  # for a look to begin, and to write what it finds
 
 
 class HealthUnreadableError(ExplainedError):
@@ -63,11 +63,13 @@ class Health:
 
     Attributes:
         time: When it was.
+        following: When the next one is due, if that is known.
         checks: Its subjects, the worst first.
         events: What happened, the newest first.
     """
 
     time: datetime
+    following: datetime | None
     checks: tuple[Check, ...]
     events: tuple[Event, ...]
 
@@ -76,19 +78,14 @@ class Health:
         return [check for check in self.checks if check.state == state]
 
     def is_late(self, now: datetime) -> bool:
-        """Tell whether the next looks are missing."""
-        return now - self.time > _LATE * interval()
+        """Tell whether the next look is missing."""
+        return self.following is not None and now - self.following > _GRACE
 
 
 def file() -> Path | None:
     """Return where the health check writes; None where there is none."""
     path = os.environ.get("MLSTACK_HEALTH_FILE")
     return Path(path) if path else None
-
-
-def interval() -> timedelta:
-    """Return how often it looks."""
-    return timedelta(seconds=int(os.environ.get("MLSTACK_HEALTH_SECONDS") or 300))
 
 
 def read(path: Path) -> Health:
@@ -104,6 +101,7 @@ def read(path: Path) -> Health:
         events = [_event(entry) for entry in found["events"]]
         return Health(
             _time(found["time"]),
+            _time(found["next"]) if found["next"] else None,
             tuple(sorted(checks, key=lambda check: _WORST_FIRST.index(check.state))),
             tuple(sorted(events, key=lambda event: event.time, reverse=True)),
         )

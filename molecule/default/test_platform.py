@@ -96,7 +96,7 @@ def test_health_is_looked_at_and_hooks_are_told(host: Host, playbook: Playbook) 
     assert host.service("mlstack-health.timer").is_running
     looked = playbook("playbooks/health.yml")
     assert looked.returncode == 0, looked.stdout
-    state = json.loads(host.file("/var/lib/mlstack/health/state.json").content_string)
+    state = json.loads(host.file("/var/lib/mlstack-health/state.json").content_string)
     found = {check["key"]: check["state"] for check in state["checks"]}
     for key in ("service:mlflow", "service:scoring", "disk:/", "schedule:trainer", "health"):
         assert found[key] == "ok", state

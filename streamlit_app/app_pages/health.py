@@ -25,9 +25,9 @@ def summary(found: Health, now: datetime) -> None:
     looked = f"looked at {ago(found.time, now)}"
     failed, warned = found.of("failed"), found.of("warning")
     with st.container(key="summary"):
-        if found.is_late(now):
+        if found.following and found.is_late(now):
             st.warning(
-                f"Last {looked}, though it is looked at every {span(health.interval())}: what follows may no "
+                f"Last {looked}, though a look was due at {moment(found.following)}: what follows may no "
                 f"longer hold. On the host, `{_TIMER}` says why.",
                 icon=":material/hourglass_disabled:",
             )
@@ -74,9 +74,9 @@ def draw() -> None:
         notices.empty(
             "The host's health is not known here",
             "monitor_heart",
-            "This app does not run beside the host's health check.",
-            "On a host, the role `streamlit` mounts what that check finds; without Ansible, set "
-            "`MLSTACK_HEALTH_FILE` to its file.",
+            "Nobody looks, or this app does not run beside the host's health check.",
+            "To turn it on, set `health_schedule` in the target's settings file, such as `*:0/5`, and run "
+            "`site.yml`. Without Ansible, set `MLSTACK_HEALTH_FILE` to its file.",
         )
         return
     try:
@@ -85,8 +85,8 @@ def draw() -> None:
         notices.empty(
             "No look yet",
             "hourglass",
-            f"The host's health check has not written `{path}`. It looks every {span(health.interval())}.",
-            f"If this stays, `{_TIMER}` on the host says why, and `playbooks/status.yml` looks at once.",
+            f"The host's health check has not written `{path}`. It looks a minute after it is set up.",
+            f"If this stays, `{_TIMER}` on the host says why, and `playbooks/health.yml` looks at once.",
         )
         return
     except HealthUnreadableError as error:

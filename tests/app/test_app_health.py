@@ -30,12 +30,16 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the app looks; nothing is there yet."""
     path = tmp_path / "state.json"
     monkeypatch.setenv("MLSTACK_HEALTH_FILE", str(path))
-    monkeypatch.setenv("MLSTACK_HEALTH_SECONDS", "300")
     return path
 
 
 def write(path: Path, *checks: dict[str, Any], events: Any = (), ago: float = 2 * MINUTE) -> None:
-    path.write_text(json.dumps({"time": time.time() - ago, "checks": checks, "events": list(events)}))
+    path.write_text(
+        json.dumps(
+            {"time": time.time() - ago, "next": time.time() - ago + 5 * MINUTE}
+            | {"checks": checks, "events": list(events)}
+        )
+    )
 
 
 def shown(app: AppTest) -> str:
@@ -75,7 +79,7 @@ def test_events_are_a_timeline_the_newest_first(app: AppTest, file: Path) -> Non
 def test_a_look_that_is_too_old_is_no_good_news(app: AppTest, file: Path) -> None:
     write(file, check("mlflow"), ago=16 * MINUTE)
     said = shown(app)
-    assert "Last looked at 16 min ago, though it is looked at every 5 min" in said
+    assert "Last looked at 16 min ago, though a look was due at 20" in said
     assert "mlstack-health.timer" in said
     assert "All well" not in said
 
@@ -99,7 +103,9 @@ def test_another_file_is_refused(app: AppTest, file: Path, content: str) -> None
 
 
 def test_without_a_health_check_it_is_said(app: AppTest) -> None:
-    assert "The host's health is not known here" in shown(app)
+    said = shown(app)
+    assert "The host's health is not known here" in said
+    assert "set `health_schedule`" in said
 
 
 def test_it_is_shown_while_mlflow_is_away(

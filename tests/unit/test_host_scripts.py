@@ -607,12 +607,12 @@ def test_backups_are_told(status: ModuleType, tmp_path: Path) -> None:
 
 def test_health_is_told(status: ModuleType, tmp_path: Path) -> None:
     assert status.health("") == {}
-    assert status.health(str(tmp_path)) == {"checks": []}
+    assert status.health(str(tmp_path)) == {"checks": [], "late": True}
     checks = [{"key": "disk:/", "state": "warning"}, {"key": "backup", "state": "ok"}]
     (tmp_path / "state.json").write_text(
-        json.dumps({"time": time.time() - 120, "checks": checks, "events": []})
+        json.dumps({"time": time.time() - 120, "next": None, "checks": checks, "events": []})
     )
-    told = {"checks": checks[:1], "looked_at": 2, "minutes": 2, "since": "2 min"}
+    told = {"checks": checks[:1], "looked_at": 2, "since": "2 min", "late": False}
     assert status.health(str(tmp_path)) == told
 
 

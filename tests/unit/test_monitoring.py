@@ -39,6 +39,7 @@ COMPARED = (
 )
 STATE = {
     "time": 1795810000.5,
+    "next": 1795810300,
     "checks": [
         {"key": "mlflow", "title": "MLflow", "state": "ok", "text": "x", "since": 1795800000, "do": ""},
         {"key": 'disk "/"', "title": "Disk", "state": "failed", "text": "x", "since": None, "do": "y"},
@@ -143,6 +144,7 @@ def test_a_look_becomes_metrics(tmp_path: Path) -> None:
     assert code == 0
     assert not used("mlstack_health_") - names(text)
     assert value(text, "mlstack_health_look_timestamp_seconds") == STATE["time"]
+    assert value(text, "mlstack_health_next_look_timestamp_seconds") == STATE["next"]
     assert value(text, "mlstack_health_check", key='disk "/"') == 2
     assert value(text, "mlstack_health_check_since_timestamp_seconds", key="mlflow") == 1795800000
 

@@ -197,10 +197,6 @@ def test_it_fits_on_a_screen() -> None:
             lambda found: found["usage"].update(unknown=["wien"]),
             "mlflow_budget_gb has a budget for wien, but MLflow has no such experiment; correct it in",
         ),
-        (
-            lambda found: found["usage"].update(hours=30, since="30 h"),
-            "the artifacts were measured 30 h ago, over 26 h (status_usage_hours) on the host: sudo",
-        ),
         (lambda found: found["updates"].update(security=2), "2 security updates for Debian"),
         (
             lambda found: found["updates"].update(reboot=True),
@@ -248,10 +244,10 @@ def test_what_only_health_looks_at_needs_somebody() -> None:
 
 
 def test_health_that_nobody_looks_at_is_told() -> None:
-    late = changed(lambda found: found["health"].update(minutes=31, since="31 min"))
-    assert "health was 31 min ago, over 30 min (status_health_minutes) on the host: sudo" in needs(
-        screen(late)
-    )
+    late = changed(lambda found: found["health"].update(late=True, since="31 min"))
+    assert "health was 31 min ago, though a look is due on the host: sudo" in needs(screen(late))
+    never = screen(HEALTHY | {"health": {"checks": [], "late": True}})
+    assert "nobody has looked at the platform's health, though a look is due" in needs(never)
     assert "Health            nobody looks: set health_schedule" in screen(HEALTHY | {"health": {}})
     assert "Health            not looked yet" in screen(HEALTHY | {"health": {"checks": []}})
 

@@ -24,6 +24,15 @@ def metrics(state: dict[str, Any]) -> str:
         "# HELP mlstack_health_look_timestamp_seconds When the host was looked at last.",
         "# TYPE mlstack_health_look_timestamp_seconds gauge",
         f"mlstack_health_look_timestamp_seconds {state['time']}",
+        *(
+            (
+                "# HELP mlstack_health_next_look_timestamp_seconds When the host is to be looked at next.",
+                "# TYPE mlstack_health_next_look_timestamp_seconds gauge",
+                f"mlstack_health_next_look_timestamp_seconds {state['next']}",
+            )
+            if state["next"]
+            else ()
+        ),
         "# HELP mlstack_health_check How a subject is: 0 well, 1 needs attention, 2 failed.",
         "# TYPE mlstack_health_check gauge",
         *(f"mlstack_health_check{{{key}}} {_VALUES[check['state']]}" for key, check in checks.items()),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 MLFLOW_SECONDS = 4
+HEALTH_GRACE_SECONDS = 600  # for a look to begin, and to write what it finds
 # Not ExecStart: MLflow's has empty lines, which separate the units.
 SHOWN = "Id,LoadState,ActiveState,Result,NRestarts,StateChangeTimestampMonotonic,FragmentPath"
 # What a service that is broken, or is something else, makes of a call.
@@ -337,12 +338,19 @@ def health(folder: str) -> dict[str, Any]:
     """
     if not folder:
         return {}
-    said = loaded(read(Path(folder, "state.json"))) or {}
+    said = loaded(read(Path(folder, "state.json")))
     if not said:
-        return {"checks": []}
-    ago = time.time() - said["time"]
+        # The first look is due when the timer has been set up.
+        timer = Path("/etc/systemd/system/mlstack-health.timer")
+        due = timer.stat().st_mtime if timer.exists() else 0
+        return {"checks": [], "late": time.time() - due > HEALTH_GRACE_SECONDS}
     bad = [check for check in said["checks"] if check["state"] != "ok"]
-    return {"checks": bad, "looked_at": len(said["checks"]), "minutes": round(ago / 60), "since": span(ago)}
+    return {
+        "checks": bad,
+        "looked_at": len(said["checks"]),
+        "since": span(time.time() - said["time"]),
+        "late": time.time() - (said.get("next") or time.time()) > HEALTH_GRACE_SECONDS,
+    }
 
 
 def usage(file: str, budget: dict[str, float], names: Callable[[], dict[str, str]]) -> dict[str, Any]:
@@ -368,7 +376,6 @@ def usage(file: str, budget: dict[str, float], names: Callable[[], dict[str, str
     taken = sizes | {"all": sizes.total()}
     return {
         "since": span(time.time() - said["time"]),
-        "hours": round((time.time() - said["time"]) / 3600, 1),
         "gb": round(sizes.total() / 1e9, 2),
         "experiments": len(sizes),
         "largest": [{"name": name, "gb": round(size / 1e9, 2)} for name, size in sizes.most_common(5)],

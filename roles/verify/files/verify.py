@@ -107,7 +107,8 @@ def run(*command: str, text: str | None = None, seconds: float = COMMAND_SECONDS
     if done.returncode == _KILLED:
         raise NoMemory("not enough memory to check")
     if done.returncode != 0:
-        raise CheckFailed("\n".join((done.stderr or done.stdout).strip().splitlines()[-10:]))
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-10:])
+        raise CheckFailed(said or f"`{' '.join(command[:2])}` ended with status {done.returncode}")
     return done.stdout.strip()
 
 
