@@ -40,15 +40,24 @@ def summary(found: Health, now: datetime) -> None:
             st.success(f"All well, {looked}", icon=":material/check_circle:")
 
 
-def subject(check: Check, now: datetime) -> None:
-    """Draw one subject: how it is, since when, and what to do."""
+def trouble(check: Check, now: datetime) -> None:
+    """Draw a subject that is not well: how it is, since when, and what to do."""
     icon, word = _LOOKS[check.state]
     since = f" since {moment(check.since)} ({ago(check.since, now)})" if check.since else ""
     with st.container(border=True, gap="xsmall"):
         st.markdown(f"{icon} **{plain(check.title)}** — {plain(check.text)}")
         st.caption(f"{word}{since}")
-        if check.remedy and check.state != "ok":
+        if check.remedy:
             st.markdown(f"**What to do:** {plain(check.remedy)}")
+
+
+def well(checks: list[Check], now: datetime) -> None:
+    """List the subjects that are well, a line each."""
+    icon, _ = _LOOKS["ok"]
+    with st.container(border=True, gap="xsmall"):
+        for check in checks:
+            since = f" :small[:gray[for {span(now - check.since)}]]" if check.since else ""
+            st.markdown(f"{icon} **{plain(check.title)}** — {plain(check.text)}{since}")
 
 
 def timeline(events: tuple[Event, ...]) -> None:
@@ -93,8 +102,10 @@ def draw() -> None:
         notices.unreadable_health(error)
         return
     summary(found, now)
-    for check in found.checks:
-        subject(check, now)
+    for check in found.of("failed") + found.of("warning"):
+        trouble(check, now)
+    if found.of("ok"):
+        well(found.of("ok"), now)
     timeline(found.events)
 
 
