@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 REFUSED = 2  # only a person can decide what then
+_PAUSE_SECONDS = 30.0  # a server bans who asks too often
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
     except PermissionError as error:  # of a server that may let us in later
         print(f"error: {error}", file=sys.stderr)
+        if options.command == "run":
+            time.sleep(float(os.environ.get("REPLICATION_PAUSE") or _PAUSE_SECONDS))
         return 1
 
 

@@ -185,6 +185,7 @@ def run(place: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], subpr
             "REPLICATION_DATABASE": str(disk / "mlflow.db"),
             "REPLICATION_STATE": str(disk / "replication"),
             "REPLICATION_BEAT": "0.5",
+            "REPLICATION_PAUSE": "0.1",
             "REPLICATION_HOST": host,
             "REPLICATION_PORT": str(port),
             "REPLICATION_HOST_ID": f"id of {host}",

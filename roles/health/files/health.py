@@ -39,7 +39,7 @@ _LONGEST_VARIABLE = 30_000
 # What a restart, a busy minute or the network can make look bad once.
 _MEASURED = {"service", "replica", "certificate", "health"}
 # While somebody deploys, services stop and start.
-_STOPPED_BY_A_DEPLOYMENT = {"services", "thorough", "replica", "drift"}
+_STOPPED_BY_A_DEPLOYMENT = {"services", "thorough", "replica", "drift", "schedules"}
 _COSTLY = {"thorough", "drift"}
 _UNKNOWN = "health@send could not write whether it arrived; it is tried again in a day"
 _JOURNAL = "sudo journalctl -n 50 -u mlstack-health -u health@send"

@@ -210,7 +210,8 @@ class Copies:
 
     Attributes:
         all: All of them, newest first.
-        older: Those that a newer one of the same schema replaces, so that no way back needs them.
+        older: Those that a newer one of the same schema replaces, so that no way back needs them. Not what a
+            rollback kept, which has runs that nothing else has.
     """
 
     def __init__(self, database: str) -> None:
@@ -224,7 +225,7 @@ class Copies:
                 with closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as opened:
                     (schema,) = opened.execute("select version_num from alembic_version").fetchone()
                 self.all.append(copy)
-                if schema in schemas:
+                if schema in schemas and not copy.name.startswith("before-back"):
                     self.older.append(copy)
                 schemas.add(schema)
 
