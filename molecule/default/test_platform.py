@@ -98,7 +98,7 @@ def test_health_is_looked_at_and_hooks_are_told(host: Host, playbook: Playbook) 
     assert looked.returncode == 0, looked.stdout
     state = json.loads(host.file("/var/lib/mlstack-health/state.json").content_string)
     found = {check["key"]: check["state"] for check in state["checks"]}
-    for key in ("service:mlflow", "service:scoring", "disk:/", "schedule:trainer", "health"):
+    for key in ("service:mlflow", "service:scoring", "disk:/", "health"):
         assert found[key] == "ok", state
     told = playbook("playbooks/health.yml", "-e", "test=true")
     assert "hook file: the message arrived" in told.stdout
