@@ -24,11 +24,11 @@ def metrics(port: int) -> str:
         return str(answer.read().decode())
 
 
-@pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_before_litestream_runs_it_is_not_ready() -> None:
     assert names(metrics(Health(0).port)) == {"mlstack_replication_ready"}
 
 
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_replica_and_litestream_are_in_one_scrape(
     run: Callable[..., subprocess.Popen[str]], free_port: int, tmp_path: Path
 ) -> None:
@@ -40,7 +40,8 @@ def test_replica_and_litestream_are_in_one_scrape(
         assert time.monotonic() < deadline, text
         time.sleep(0.3)
     found = names(text)
-    assert not used("mlstack_replication_", "litestream_") - found
+    lacking = used("mlstack_replication_", "litestream_") - found
+    assert not lacking, sorted(found)
     assert "process_resident_memory_bytes" in found
     assert not {name for name in found if name.startswith(("go_", "promhttp_"))}
     assert value(text, "mlstack_replication_ready") == 1
