@@ -109,7 +109,7 @@ images: setup-molecule
 .PHONY: test-sandbox
 test-sandbox: setup-test ## The sandbox from end to end, pages included
 	@$(MAKE) sandbox
-	BACK_AFTER=180 pytest -q -m sandbox tests/sandbox tests/faults
+	BACK_AFTER=300 pytest -q -m sandbox tests/sandbox tests/faults
 
 .PHONY: test-faults
 test-faults: setup-test ## Faults at random under clients that write to the sandbox (FAULTS=200 SEED=1)
