@@ -12,15 +12,15 @@ usage() {
   cat <<'HELP'
 Usage: scripts/setup.sh STEP...
 
-  control   .venv with what ansible-playbook needs (requirements/control.txt)
-  dev       .venv with everything: tests, linters, MLflow, Streamlit (requirements/dev.txt)
-  ssh       an SSH client
-  sshd      an SSH server, which tests start; its unit stays off
+  control     .venv with what ansible-playbook needs (requirements/control.txt)
+  dev         .venv with everything: tests, linters, MLflow, Streamlit (requirements/dev.txt)
+  ssh         an SSH client
+  sshd        an SSH server, which tests start; its unit stays off
   postgresql  PostgreSQL's programs, which tests start; no server runs
-  monitors  promtool and Prometheus' node exporter in .cache/monitors, which tests ask; nothing is installed
-  engine    a running Docker engine; on Debian and Ubuntu it is installed and started
-  browser   Chromium for the page tests
-  uv        prints the path of uv, which is downloaded if missing
+  monitors    promtool and Prometheus' node exporter in .cache/monitors, which tests ask; nothing is installed
+  engine      a running Docker engine; on Debian and Ubuntu it is installed and started
+  browser     Chromium for the page tests
+  uv          prints the path of uv, which is downloaded if missing
 
 A step that is already done prints nothing and takes no time. `sudo` is used only where root is required.
 HELP
